@@ -1,0 +1,252 @@
+"""Every error a user can meet, in one tree.
+
+```
+ChoralError                     code, hint, exit code, retryable
+├── ConfigError                 a setting is wrong (exit 2)
+│   ├── UnknownKey              a key nobody reads; names the nearest one
+│   ├── UnknownName             a strategy, selection, model … that does not exist
+│   ├── TaskNotFound            `module:attribute` cannot be imported
+│   ├── PlanError               parts that do not compose
+│   ├── NotBuilt                a documented command or option that this version lacks
+│   └── MissingExtra            an optional package is not installed
+├── DataError                   local data cannot be used (exit 2)
+│   ├── CorruptRow              file, line and column of the bad cell
+│   ├── SchemaMismatch          columns that differ from the declared schema
+│   └── EmptyClient             a client without examples
+├── UpdateRejected              a client's update is refused (exit 1)
+│   ├── WrongShape              its vector does not fit the model
+│   ├── NotFinite               NaN or infinity
+│   └── OutOfRange              beyond the declared range of the sum
+├── ClientError                 a client's own code failed (exit 1)
+├── RunFailed                   the run cannot go on (exit 1)
+│   └── NoQuorum                too few clients completed a round
+├── StoreError                  the run's storage says no (exit 2)
+│   ├── RunExists               the output folder already holds a run
+│   ├── NothingToResume         no unfinished run there
+│   ├── ResumeMismatch          the unfinished run has another configuration
+│   ├── Fenced                  another process drives this run now
+│   └── CorruptBlob             stored bytes do not match their digest
+└── Refused                     policy, budget or authorisation (exit 3)
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ChoralError(Exception):
+    """Base of all errors that Choral raises on purpose.
+
+    Args:
+        message: What was wrong, with the value, and what was expected.
+        hint: What the reader can do about it; empty when there is nothing to add.
+    """
+
+    code: str = "error"
+    exit_code: int = 1
+    retryable: bool = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(ChoralError):
+    """A setting is wrong."""
+
+    code = "config"
+    exit_code = 2
+
+
+class UnknownKey(ConfigError):
+    """A key that nobody reads."""
+
+    code = "unknown_key"
+
+
+class UnknownName(ConfigError):
+    """A name that is not registered."""
+
+    code = "unknown_name"
+
+
+class TaskNotFound(ConfigError):
+    """A `module:attribute` reference cannot be imported."""
+
+    code = "task_not_found"
+
+
+class PlanError(ConfigError):
+    """Parts of a plan that do not compose."""
+
+    code = "plan"
+
+
+class NotBuilt(ConfigError):
+    """A documented command or option that this version does not have yet."""
+
+    code = "not_built"
+
+
+class MissingExtra(ConfigError):
+    """An optional package is not installed."""
+
+    code = "missing_extra"
+
+
+class DataError(ChoralError):
+    """Local data cannot be used."""
+
+    code = "data"
+    exit_code = 2
+
+
+class CorruptRow(DataError):
+    """One cell or row of a file cannot be read."""
+
+    code = "corrupt_row"
+
+
+class SchemaMismatch(DataError):
+    """Data that does not have the declared columns."""
+
+    code = "schema_mismatch"
+
+
+class EmptyClient(DataError):
+    """A client without examples."""
+
+    code = "empty_client"
+
+
+class UpdateRejected(ChoralError):
+    """A client's update is refused; the round goes on without it."""
+
+    code = "update_rejected"
+
+
+class WrongShape(UpdateRejected):
+    """An update whose vector does not fit the model."""
+
+    code = "wrong_shape"
+
+
+class NotFinite(UpdateRejected):
+    """An update with NaN or infinity."""
+
+    code = "not_finite"
+
+
+class OutOfRange(UpdateRejected):
+    """An update beyond the declared range of the sum."""
+
+    code = "out_of_range"
+
+
+class ClientError(ChoralError):
+    """A client's own code failed."""
+
+    code = "client_error"
+
+
+class RunFailed(ChoralError):
+    """The run cannot go on."""
+
+    code = "run_failed"
+
+
+class NoQuorum(RunFailed):
+    """Too few clients completed a round."""
+
+    code = "no_quorum"
+
+
+class StoreError(ChoralError):
+    """The run's storage says no."""
+
+    code = "store"
+    exit_code = 2
+
+
+class RunExists(StoreError):
+    """The output folder already holds a run."""
+
+    code = "run_exists"
+
+
+class NothingToResume(StoreError):
+    """There is no unfinished run to resume."""
+
+    code = "nothing_to_resume"
+
+
+class ResumeMismatch(StoreError):
+    """The unfinished run was started with another configuration."""
+
+    code = "resume_mismatch"
+
+
+class Fenced(StoreError):
+    """Another process has taken the run over."""
+
+    code = "fenced"
+    exit_code = 1
+
+
+class CorruptBlob(StoreError):
+    """Stored bytes do not match their digest."""
+
+    code = "corrupt_blob"
+    exit_code = 1
+
+
+class Refused(ChoralError):
+    """Policy, budget or authorisation says no."""
+
+    code = "refused"
+    exit_code = 3
+
+
+GRPC_STATUS: dict[str, str] = {
+    "config": "INVALID_ARGUMENT",
+    "data": "FAILED_PRECONDITION",
+    "update_rejected": "INVALID_ARGUMENT",
+    "client_error": "ABORTED",
+    "run_failed": "ABORTED",
+    "store": "UNAVAILABLE",
+    "refused": "PERMISSION_DENIED",
+    "error": "UNKNOWN",
+}
+"""Branch of the tree (by its root's code) to the name of the gRPC status that carries it."""
+
+
+def grpc_status(error: ChoralError) -> str:
+    """Return the name of the gRPC status for an error: that of its nearest listed ancestor.
+
+    >>> grpc_status(NotFinite("nan"))
+    'INVALID_ARGUMENT'
+    """
+    for kind in type(error).__mro__:
+        name = GRPC_STATUS.get(getattr(kind, "code", ""))
+        if name is not None:
+            return name
+    return GRPC_STATUS["error"]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint that names the nearest known word, or lists them all.
+
+    >>> did_you_mean("roundz", ["rounds", "seed"])
+    'did you mean `rounds`?'
+    """
+    options = sorted(known)
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return "known: " + ", ".join(options) if options else ""

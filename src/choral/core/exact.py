@@ -1,0 +1,272 @@
+r"""Sums that do not depend on their order.
+
+A client turns its weighted update into integers on a declared grid; the coordinator adds them.
+Integer addition is associative, so any arrival order, sharding, worker count or retry gives the
+same bits. With grid g = range / 2^31 and normalised weight w = weight / weight_cap in [0, 1], a
+client sends
+
+    q = floor(w * x / g + u),   u uniform in [0, 1) from its rounding key,
+
+which is unbiased up to 2^-17 of a grid step (u has 16 bits). The decoded mean of n clients with
+weights w_i then differs from the exact weighted mean by at most
+
+    n * g / sum(w_i)            per coordinate, plus one float32 rounding,
+
+and by about sqrt(n) * g / (2 * sum(w_i)) in standard deviation. With the default range of 256 the
+grid is 1.2e-7, the spacing of float32 numbers near 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from choral.core.errors import ConfigError, NotFinite, OutOfRange, WrongShape
+from choral.core.keys import Key
+from choral.core.params import Spec, Vector
+from choral.core.update import Update
+
+BITS: Final = 32
+WEIGHT_BITS: Final = 30
+METRIC_BITS: Final = 40
+MAX_COUNT: Final = 2**31
+"""Contributions that one int64 sum holds without overflow: 2^31 times 2^31 stays below 2^63."""
+
+_BLOCK: Final = 1 << 16
+_LIMIT: Final = 2.0**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The grid of a round's sum, part of its plan.
+
+    Attributes:
+        range: Largest magnitude of one coordinate of one weighted update; rounded up to a power of
+            two, 2^-20 to 2^40.
+        weight_cap: The weight that counts as 1; rounded up to a power of two. A client above it is
+            refused.
+    """
+
+    range: float = 256.0
+    weight_cap: float = 65536.0
+
+    def __post_init__(self) -> None:
+        for name in ("range", "weight_cap"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 2.0**-20 <= value <= 2.0**40):
+                raise ConfigError(f"encoding.{name} {value}: expected 2^-20 to 2^40")
+            object.__setattr__(self, name, 2.0 ** math.ceil(math.log2(value)))
+
+    @property
+    def grid(self) -> float:
+        """Distance of two neighbouring values of w * x."""
+        return self.range * 2.0 ** (1 - BITS)
+
+    def error_bound(self, count: int, weight: float) -> float:
+        """Return the largest error per coordinate of a decoded mean, before float32 rounding.
+
+        Args:
+            count: Contributions in the sum.
+            weight: Their weights' sum, in the units of `Update.weight`.
+        """
+        return count * self.grid * self.weight_cap / weight
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """An encoded update: what leaves a client in a plain round.
+
+    Attributes:
+        vector: int32, shape `[spec.vector_size]`, units of `Encoding.grid`.
+        weight: Normalised weight in units of 2^-30, 0 to 2^30.
+        metrics: Name to normalised weight times value in units of 2^-40.
+    """
+
+    vector: npt.NDArray[np.int32]
+    weight: int
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Payload on the wire: the vector, the weight and the metrics as 8-byte integers."""
+        return self.vector.nbytes + 8 + 16 * len(self.metrics)
+
+
+def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribution:
+    """Return `update` as integers on the round's grid.
+
+    Args:
+        update: A client's update over `spec`.
+        spec: The model's schema.
+        encoding: The grid.
+        key: Rounding key of (run, round, client).
+
+    Raises:
+        WrongShape: The update does not fit `spec`.
+        NotFinite: It holds NaN or infinity; the message names the tensor.
+        OutOfRange: A coordinate is beyond `encoding.range` or the weight beyond its cap.
+    """
+    update.check(spec)
+    if update.weight > encoding.weight_cap:
+        raise OutOfRange(
+            f"weight {update.weight:g} is above the round's cap {encoding.weight_cap:g}",
+            hint="raise `encoding: {weight_cap: …}`",
+        )
+    weight = round(update.weight / encoding.weight_cap * 2**WEIGHT_BITS)
+    share = weight * 2.0**-WEIGHT_BITS
+    x = update.delta
+    peak = float(np.maximum(x.max(initial=0.0), -x.min(initial=0.0)))
+    if not math.isfinite(peak):
+        raise NotFinite(
+            f"{_where(spec, ~np.isfinite(x))} holds NaN or infinity",
+            hint="a smaller learning rate, or look for a division by zero in the client's data",
+        )
+    scale = share / encoding.grid
+    if peak * scale > _LIMIT:
+        raise OutOfRange(
+            f"{_where(spec, np.abs(x) * scale > _LIMIT)} moved by {peak:g}, beyond the declared "
+            f"range {encoding.range:g}",
+            hint="raise `encoding: {range: …}`, standardise the features, or train more gently",
+        )
+    unit = share * 2.0**METRIC_BITS
+    metrics = {name: round(value * unit) for name, value in update.metrics.items()}
+    return Contribution(_round(x, scale, key), weight, metrics)
+
+
+def _round(x: Vector, scale: float, key: Key) -> npt.NDArray[np.int32]:
+    """Return floor(x * scale + u) block by block, in float64 and so exactly."""
+    out = np.empty(x.shape, np.int32)
+    bits = key.bits()
+    for start in range(0, x.size, _BLOCK):
+        part = x[start : start + _BLOCK]
+        raw = bits.random_raw(-(-part.size // 4)).view(np.uint16)[: part.size]
+        noisy = part.astype(np.float64)
+        noisy *= scale
+        noisy += raw * 2.0**-16
+        np.floor(noisy, out=noisy)
+        out[start : start + _BLOCK] = noisy
+    return out
+
+
+def _where(spec: Spec, bad: npt.NDArray[np.bool_]) -> str:
+    """Return which tensor the first marked coordinate belongs to."""
+    at = int(np.argmax(bad))
+    for t in spec.aggregated:
+        if at < t.size:
+            return f"tensor `{t.name}`"
+        at -= t.size
+    return "the update"
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """An exact sum, decoded.
+
+    Attributes:
+        mean: Weighted mean of the updates, float32, shape `[spec.vector_size]`.
+        weight: Sum of the weights, in the units of `Update.weight`.
+        count: Contributions in the sum.
+        metrics: Weighted mean of each metric over the clients that reported it.
+    """
+
+    mean: Vector
+    weight: float
+    count: int
+    metrics: Mapping[str, float]
+
+
+class ExactSum:
+    """Accumulator of contributions; memory does not grow with their number.
+
+    Guarantees: any order of `add` and `merge` over the same contributions gives equal state.
+    Not in here: who contributed. The round machine sees to it that each client is added once.
+    """
+
+    __slots__ = ("_metrics", "_vector", "count", "weight")
+
+    def __init__(self, size: int) -> None:
+        self._vector: npt.NDArray[np.int64] = np.zeros(size, np.int64)
+        self._metrics: dict[str, tuple[int, int]] = {}
+        self.weight = 0
+        self.count = 0
+
+    def add(self, contribution: Contribution) -> None:
+        """Add one contribution.
+
+        Raises:
+            WrongShape: Its vector has another length or dtype.
+            OutOfRange: Its weight is not in 0 to 2^30, or the sum is full.
+        """
+        vector = contribution.vector
+        if vector.shape != self._vector.shape or vector.dtype != np.int32:
+            raise WrongShape(
+                f"contribution {vector.dtype}{list(vector.shape)}, "
+                f"expected int32{list(self._vector.shape)}"
+            )
+        if not 0 <= contribution.weight <= 2**WEIGHT_BITS:
+            raise OutOfRange(f"encoded weight {contribution.weight}, expected 0 to 2^30")
+        self._room(1)
+        np.add(self._vector, vector, out=self._vector)
+        self._count(1, contribution.weight)
+        for name, value in contribution.metrics.items():
+            self._add_metric(name, value, contribution.weight)
+
+    def merge(self, other: ExactSum) -> None:
+        """Add another sum of the same size."""
+        if other._vector.shape != self._vector.shape:
+            raise WrongShape(f"sum of {other._vector.size}, expected {self._vector.size}")
+        self._room(other.count)
+        np.add(self._vector, other._vector, out=self._vector)
+        self._count(other.count, other.weight)
+        for name, (value, weight) in other._metrics.items():
+            self._add_metric(name, value, weight)
+
+    def _room(self, count: int) -> None:
+        if self.count + count > MAX_COUNT:
+            raise OutOfRange(f"more than {MAX_COUNT} contributions in one sum")
+
+    def _count(self, count: int, weight: int) -> None:
+        self.count += count
+        self.weight += weight
+
+    def _add_metric(self, name: str, value: int, weight: int) -> None:
+        old_value, old_weight = self._metrics.get(name, (0, 0))
+        self._metrics[name] = (old_value + value, old_weight + weight)
+
+    def total(self, encoding: Encoding) -> Total:
+        """Return the decoded mean.
+
+        Edge case: a sum of weight zero decodes to a zero vector and no metrics.
+        """
+        share = self.weight * 2.0**-WEIGHT_BITS
+        mean = np.zeros(self._vector.shape, np.float32)
+        if self.weight:
+            factor = encoding.grid / share
+            for start in range(0, mean.size, _BLOCK):
+                part = slice(start, start + _BLOCK)
+                mean[part] = self._vector[part] * factor
+        metrics = {
+            name: _ratio(value, weight)
+            for name, (value, weight) in sorted(self._metrics.items())
+            if weight
+        }
+        return Total(mean, share * encoding.weight_cap, self.count, metrics)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything in this sum as plain values, for comparison and storage."""
+        return {
+            "vector": self._vector,
+            "weight": self.weight,
+            "count": self.count,
+            "metrics": dict(sorted(self._metrics.items())),
+        }
+
+
+def _ratio(value: int, weight: int) -> float:
+    """Return a metric's mean from its units of 2^-40 and the weight's of 2^-30."""
+    return value / (weight << (METRIC_BITS - WEIGHT_BITS))

@@ -1,0 +1,134 @@
+"""What one round asks of a client. Values only: no code travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from choral.core.canonical import digest_of
+from choral.core.exact import Encoding
+from choral.core.params import ClientId, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Hyper-parameters of local training.
+
+    Attributes:
+        epochs: Passes over the client's training examples; ignored where `steps` is given.
+        steps: Optimiser steps, or None to count in epochs.
+        batch_size: Examples per step, or None for all of them at once.
+        lr: Learning rate of the client's optimiser.
+        shuffle: Draw a new order of examples for every pass.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int | None = 32
+    lr: float = 0.01
+    shuffle: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The one form of local objective: gradient + mu * (w - anchor) + drift.
+
+    FedProx has mu > 0; SCAFFOLD and FedDyn have a drift; Ditto and pFedMe have an anchor of their
+    own.
+
+    Attributes:
+        mu: Pull towards the anchor, at least 0.
+        anchor: Flat vector over the shared tensors; None stands for the received model.
+        drift: Flat vector added to the gradient of the shared tensors; None stands for zero.
+    """
+
+    mu: float = 0.0
+    anchor: Vector | None = None
+    drift: Vector | None = None
+
+    @property
+    def plain(self) -> bool:
+        """True where the objective is the task's own loss and nothing else."""
+        return self.mu == 0.0 and self.drift is None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The terms of one round, signed and hashed where a network is between.
+
+    Attributes:
+        run_id: The run.
+        round: Counted from 1.
+        attempt: Counted from 1; a retried round has the next number.
+        task: Name of the task, such as `heart_task:task`.
+        model_sha256: Digest of the global model that clients start from.
+        spec_digest: Digest of that model's schema.
+        local: Local hyper-parameters.
+        mu: Proximal term of the local objective.
+        weighting: `examples`, or `uniform` for weight 1 each.
+        aggregation: Kind of sum: `plain`, `secure` or `robust`.
+        encoding: Grid of the sum.
+        goal: Completed clients that close the round.
+        quorum: Completed clients below which it is not closed.
+        deadline_s: Seconds that clients have.
+        objective: Vectors of the local objective, filled in at the client, outside the digest.
+    """
+
+    run_id: str
+    round: int
+    attempt: int
+    task: str
+    model_sha256: str
+    spec_digest: str
+    local: Local
+    mu: float
+    weighting: str
+    aggregation: str
+    encoding: Encoding
+    goal: int
+    quorum: int
+    deadline_s: float
+    objective: Objective = field(default_factory=Objective, compare=False, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the hashed fields as a JSON object."""
+        body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
+        return body | {"local": asdict(self.local), "encoding": asdict(self.encoding)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all fields but `objective`, in hexadecimal."""
+        return digest_of(self.as_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a strategy asks for in a round's plan.
+
+    Attributes:
+        weighting: `examples` or `uniform`.
+        mu: Proximal term of the local objective, at least 0.
+    """
+
+    weighting: str = "examples"
+    mu: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The clients of one attempt, and how many of them it takes.
+
+    Attributes:
+        clients: Invited clients, in invitation order, without repeats.
+        goal: Completed clients that close the round at once.
+        quorum: Completed clients that are enough at the deadline.
+    """
+
+    clients: tuple[ClientId, ...]
+    goal: int
+    quorum: int
+
+
+Metrics = Mapping[str, float]
+"""Scalars by name."""

@@ -1,0 +1,151 @@
+"""The outside world, as protocols. Whoever implements one runs its suite in `choral.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary start; never goes back."""
+        ...
+
+    def wall(self) -> float:
+        """Return seconds since 1970-01-01 UTC, for people to read; may jump."""
+        ...
+
+
+class Rand(Protocol):
+    """Secret randomness, for keys, masks and noise."""
+
+    def token(self, size: int) -> bytes:
+        """Return `size` bytes that nobody can predict."""
+        ...
+
+
+class Transport(Protocol):
+    """Moves opaque messages between a client and a coordinator."""
+
+    def send(self, to: str, message: bytes) -> None:
+        """Hand a message over for delivery: at most once, in any order."""
+        ...
+
+    def receive(self, timeout_s: float) -> tuple[str, bytes] | None:
+        """Return the next sender and message, or None when `timeout_s` have passed."""
+        ...
+
+
+class Identity(Protocol):
+    """Who we are, and whom we believe."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return our signature over `message`."""
+        ...
+
+    def verify(self, who: str, message: bytes, signature: bytes) -> bool:
+        """Return whether an enrolled party signed `message`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a run's log.
+
+    Attributes:
+        kind: Name of the event.
+        body: Its fields as a JSON object.
+    """
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a run.
+
+    Attributes:
+        run_id: The run.
+        epoch: Counts who held it; a writer with an older epoch is fenced off.
+    """
+
+    run_id: str
+    epoch: int
+
+
+class RunStore(Protocol):
+    """Runs and their append-only logs, durable."""
+
+    def create(self, run_id: str, header: dict[str, Any]) -> None:
+        """Make a run with a JSON header. Raises `RunExists`."""
+        ...
+
+    def header(self, run_id: str) -> dict[str, Any]:
+        """Return a run's header. Raises `NothingToResume` where there is no such run."""
+        ...
+
+    def runs(self) -> Sequence[str]:
+        """Return the ids of all runs, oldest first."""
+        ...
+
+    def acquire(self, run_id: str) -> Lease:
+        """Take a run over: everyone who held it before is fenced off."""
+        ...
+
+    def append(self, lease: Lease, records: Iterable[Record]) -> int:
+        """Append records in one transaction; on return they are durable.
+
+        Returns:
+            The number of records in the log.
+
+        Raises:
+            Fenced: Someone took the run over; nothing was written.
+        """
+        ...
+
+    def read(self, run_id: str) -> Iterator[Record]:
+        """Return the records of a run in the order in which they were appended."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Bytes by their SHA-256, durable."""
+
+    def put(self, blocks: Iterable[bytes | memoryview]) -> str:
+        """Store the concatenated blocks; return their digest in hexadecimal.
+
+        On return the bytes are durable. Storing the same bytes again changes nothing.
+        """
+        ...
+
+    def get(self, digest: str) -> memoryview:
+        """Return the bytes. Raises `CorruptBlob` where they are absent or do not match."""
+        ...
+
+    def has(self, digest: str) -> bool:
+        """Return whether the bytes are there."""
+        ...
+
+    def delete(self, digest: str) -> None:
+        """Remove the bytes; no error where they are absent."""
+        ...
+
+    def digests(self) -> Sequence[str]:
+        """Return all digests, sorted."""
+        ...
+
+
+class Observer(Protocol):
+    """Sees every event and command of a run, in order."""
+
+    def __call__(self, item: Any) -> None:
+        """Take note of an event or command; must not change it and must not raise."""
+        ...
