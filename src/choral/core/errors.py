@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ChoralError(Exception):
@@ -156,9 +157,14 @@ class ClientError(ChoralError):
 
 
 class RunFailed(ChoralError):
-    """The run cannot go on."""
+    """The run cannot go on.
+
+    Attributes:
+        result: What the run had reached, where there is something to show.
+    """
 
     code = "run_failed"
+    result: Any = None
 
 
 class NoQuorum(RunFailed):
@@ -237,6 +243,21 @@ def grpc_status(error: ChoralError) -> str:
         if name is not None:
             return name
     return GRPC_STATUS["error"]
+
+
+def by_code(code: str) -> type[ChoralError]:
+    """Return the class of the tree that has this code; the root where there is none.
+
+    >>> by_code("no_quorum").__name__
+    'NoQuorum'
+    """
+    waiting = [ChoralError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.code == code:
+            return kind
+        waiting.extend(kind.__subclasses__())
+    return ChoralError
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -96,6 +96,10 @@ class Contribution:
         """Payload on the wire: the vector, the weight and the metrics as 8-byte integers."""
         return self.vector.nbytes + 8 + 16 * len(self.metrics)
 
+    def metric(self, name: str) -> float:
+        """Return one metric as its client reported it; 0 where it is absent or has no weight."""
+        return _ratio(self.metrics.get(name, 0), self.weight) if self.weight else 0.0
+
 
 def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribution:
     """Return `update` as integers on the round's grid.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from choral.core.canonical import digest_of
+from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.params import ClientId, Vector
 
@@ -28,6 +30,16 @@ class Local:
     batch_size: int | None = 32
     lr: float = 0.01
     shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is None and name != "epochs":
+                continue
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"local.{name} {value!r}: expected a whole number from 1")
+        if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
+            raise ConfigError(f"local.lr {self.lr!r}: expected a number above 0")
 
 
 @dataclass(frozen=True, slots=True)

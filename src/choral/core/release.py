@@ -16,6 +16,9 @@ U = TypeVar("U")
 NO_MECHANISM = "none"
 """Name of the release that protects nothing."""
 
+PUBLIC = "public"
+"""Name of the release of values that come from no client."""
+
 _GATE = object()
 
 
@@ -82,8 +85,17 @@ class Released(Generic[T]):
         self.value = value
         self.event = event
 
+    def map(self, function: Callable[[T], U]) -> Released[U]:
+        """Return the result of a function of the value: post-processing needs no new release."""
+        return Released(function(self.value), self.event, gate=_GATE)
+
     def __repr__(self) -> str:
         return f"Released({type(self.value).__name__}, {self.event})"
+
+
+def public(value: T, *, what: str) -> Released[T]:
+    """Return a value that no client's data went into, such as a first model, as released."""
+    return Released(value, ReleaseEvent(what, 0, 0, PUBLIC), gate=_GATE)
 
 
 class Ledger(Protocol):

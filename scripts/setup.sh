@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Makes .venv with Choral, its extras and the tools for contributors. Usage: setup.sh PYTHON
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${1:-python3}
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+.venv/bin/uv pip install --quiet --constraint constraints.txt --editable '.[torch,sklearn,parquet,dev,docs]'

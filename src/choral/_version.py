@@ -1,0 +1,3 @@
+"""The version, alone, so that everyone may import it."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Workloads that measure Choral beside its floor: the same work written by hand."""

@@ -1,0 +1,68 @@
+"""Commands, errors and exit codes of `choral`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from choral._version import __version__
+from choral.cli import bench, demo, simulate, unbuilt
+from choral.cli.output import say_error
+from choral.core.errors import ChoralError
+
+app = typer.Typer(
+    name="choral",
+    help="Train one model on data that stays where it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train one model on data that stays where it is."""
+
+
+app.command("demo")(demo.command)
+app.command("simulate")(simulate.command)
+app.command("bench")(bench.command)
+unbuilt.add_to(app)
+
+
+def run() -> None:
+    """Run the command line: 0 done, 1 failed, 2 wrong usage, 3 refused, 130 interrupted."""
+    try:
+        app(standalone_mode=True)
+    except ChoralError as error:
+        say_error(error)
+        if "--json" in sys.argv:
+            _print_error_json(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _print_error_json(error: ChoralError) -> None:
+    """Print the run that failed, or the error alone where there is no run to show."""
+    result = getattr(error, "result", None)
+    if result is not None:
+        print(json.dumps(result.to_json()))
+        return
+    body = {"code": error.code, "message": error.message, "hint": error.hint}
+    print(json.dumps({"status": "failed", "error": body}))

@@ -1,0 +1,131 @@
+"""`choral simulate`: a federation file on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from choral.cli.output import RoundProgress, print_result
+from choral.config.build import Place, build_setup
+from choral.config.federation import FederationFile, parse, read_file
+from choral.core.errors import NothingToResume
+from choral.core.task import ClientSource
+from choral.federation.participant import Participant
+from choral.simulation.availability import Availability
+from choral.simulation.folder import RunFolder
+from choral.simulation.launch import Launch, launch
+from choral.simulation.result import Result
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="The federation file, in YAML.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a key of the file, such as local.lr=0.1."
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(envvar="CHORAL_ROUNDS", min=1, help="Rounds to commit.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(envvar="CHORAL_SEED", min=0, help="Seed of the run.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(envvar="CHORAL_DATA", help="Replaces `simulation.data`.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(envvar="CHORAL_ENGINE", help="inline or workers.")
+    ] = "inline",
+    workers: Annotated[
+        int, typer.Option(envvar="CHORAL_WORKERS", min=1, help="Processes of engine workers.")
+    ] = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default a new one in storage.path.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots and tables.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON.")] = False,
+) -> None:
+    """Run a federation on this machine, with the very code of a deployment."""
+    settings = list(set_ or [])
+    settings += [f"rounds={rounds}"] if rounds is not None else []
+    settings += [f"seed={seed}"] if seed is not None else []
+    place = Place(file.parent, data)
+    result = simulate_file(
+        read_file(file, settings),
+        place,
+        Launch(engine=engine, workers=workers, out=out, resume=resume),
+    )
+    show(result, report=report, as_json=as_json)
+
+
+def simulate_file(file: FederationFile, place: Place, how: Launch) -> Result:
+    """Run a federation file and show its progress on stderr."""
+    out = how.out
+    if how.resume:
+        out = out or newest_partial(storage_root(file), file.name or place.folder.resolve().name)
+        if file.seed is None:
+            _, header = RunFolder(out).header()
+            file = file.model_copy(update={"seed": header["seed"]})
+    setup = build_setup(file, place)
+    simulation = file.simulation
+    with RoundProgress(setup.policy.rounds, Console(stderr=True)) as progress:
+        return launch(
+            setup,
+            replace(
+                how,
+                out=out or storage_root(file) / setup.run_id,
+                rebuild=partial(rebuild, file.as_json(), place, setup.seed),
+                arrival=Availability(simulation.dropout, simulation.latency_s, simulation.spread),
+                observers=(progress, *how.observers),
+            ),
+        )
+
+
+def rebuild(body: dict[str, Any], place: Place, seed: int) -> tuple[Participant, ClientSource]:
+    """Make the clients' side of a file anew, in a worker process."""
+    file = parse({**body, "seed": seed}, where="the federation file")
+    setup = build_setup(file, place, held_out=False)
+    participant, _ = setup.participant()
+    return participant, setup.source
+
+
+def storage_root(file: FederationFile) -> Path:
+    """Return the folder in which runs are kept."""
+    return Path(os.environ.get("CHORAL_STORAGE_PATH") or file.storage.path or "runs")
+
+
+def newest_partial(root: Path, name: str) -> Path:
+    """Return the unfinished run of this name that was written to last.
+
+    Raises:
+        NothingToResume: There is none.
+    """
+    found = sorted(root.glob(f"{name}-*.partial"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise NothingToResume(
+            f"no unfinished run of `{name}` in {root}", hint="name its folder by `--out`"
+        )
+    return found[-1].with_suffix("")
+
+
+def show(result: Result, *, report: Path | None, as_json: bool, clients: str = "client") -> None:
+    """Print a result for people or programs, and write its page."""
+    body = result.to_json()
+    if report is not None:
+        result.report(report)
+    if as_json:
+        print(json.dumps(body))
+        return
+    print_result(body, clients=clients)
+    if report is not None:
+        print(f"report   {report}", file=sys.stderr)

@@ -1,0 +1,173 @@
+"""From a federation file to the setup of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from choral.config.federation import FederationFile
+from choral.config.fresh import new_run_id, seed_or_drawn
+from choral.config.references import is_reference, resolve
+from choral.core.errors import ConfigError, NotBuilt
+from choral.core.task import ClientSource, Task
+from choral.data import (
+    FolderSource,
+    Schema,
+    as_source,
+    partition_data,
+    partition_file,
+    read_examples,
+)
+from choral.federation.compose import check_aggregation, compose
+from choral.federation.setup import Evaluation, RunSetup
+from choral.tasks.zoo import build as build_model
+
+SHOWN = 1000
+"""Clients up to which each is evaluated by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the words of a federation file are looked up.
+
+    Attributes:
+        folder: The file's folder: relative paths start here, and modules are found here first.
+        data: Replaces `simulation.data`; relative to the working folder.
+    """
+
+    folder: Path
+    data: str | None = None
+
+
+def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) -> RunSetup:
+    """Return the run that a federation file describes.
+
+    Args:
+        file: The file.
+        place: Where its words are looked up.
+        held_out: Read the held-out set; a worker process does without it.
+
+    Raises:
+        ConfigError: A setting is missing, unknown, out of its range, or not built yet.
+        DataError: The clients' data cannot be used.
+    """
+    _refuse_unbuilt(file)
+    if file.rounds is None:
+        raise ConfigError("`rounds` is missing", hint="such as `rounds: 10`")
+    seed = seed_or_drawn(file.seed)
+    name = file.name or place.folder.resolve().name or "federation"
+    task, source = _task(file, place), _source(file, place, seed)
+    evaluation = file.evaluation
+    clients = evaluation.clients
+    return compose(
+        task,
+        source,
+        run_id=new_run_id(name),
+        seed=seed,
+        name=name,
+        task_name=file.task or f"model:{(file.model or {}).get('type')}",
+        rounds=file.rounds,
+        clients_per_round=file.clients_per_round,
+        strategy=file.strategy,
+        selection=file.selection,
+        aggregation=file.aggregation,
+        local=_given(file.local),
+        round=_given(file.round),
+        evaluation=Evaluation(
+            _held_out(file, place) if held_out else None,
+            len(source.ids) <= SHOWN if clients is None else clients,
+        ),
+        evaluate_every=1 if evaluation.every is None else evaluation.every,
+        encoding=_given(file.encoding),
+        config={**file.as_json(), "seed": seed, **({"data": place.data} if place.data else {})},
+    )
+
+
+def _refuse_unbuilt(file: FederationFile) -> None:
+    check_aggregation(file.aggregation)
+    for key in ("privacy", "compression"):
+        if getattr(file, key) is not None:
+            raise NotBuilt(f"`{key}` is not built yet", hint=f"leave `{key}` out")
+
+
+def _given(section: Any) -> dict[str, Any]:
+    """Return the keys of a section that were set."""
+    given: dict[str, Any] = section.model_dump(exclude_none=True)
+    return given
+
+
+def _task(file: FederationFile, place: Place) -> Task:
+    if (file.task is None) == (file.model is None):
+        raise ConfigError(
+            "expected either `task` or `model`",
+            hint="`task: module:attribute`, or `model: {type: logistic, input_dim: 10}`",
+        )
+    if file.model is not None:
+        arguments = dict(file.model)
+        kind = arguments.pop("type", None)
+        if not isinstance(kind, str):
+            raise ConfigError("`model` has no `type`", hint="linear, logistic, mlp or cnn")
+        return build_model(kind, **arguments)
+    task = resolve(file.task or "", place.folder, what="task")
+    lacking = [n for n in ("init", "train", "evaluate") if not callable(getattr(task, n, None))]
+    if lacking:
+        raise ConfigError(
+            f"task `{file.task}` is a {type(task).__name__} without `{'`, `'.join(lacking)}`",
+            hint="a task has the methods init, train and evaluate",
+        )
+    checked: Task = task
+    return checked
+
+
+def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
+    simulation = file.simulation
+    fraction = file.evaluation.test_fraction
+    if fraction is None:
+        fraction = 0.0 if file.evaluation.held_out else 0.2
+    where = place.data or simulation.data
+    if where is None:
+        raise ConfigError("`simulation.data` is missing", hint="or give `--data PATH`")
+    if is_reference(where):
+        given = resolve(where, place.folder, what="simulation.data")
+        found = given() if callable(given) else given
+        if simulation.partition is not None:
+            return partition_data(found, simulation.partition, seed=seed, test_fraction=fraction)
+        return as_source(found, test_fraction=fraction, seed=seed)
+    path = Path(where) if place.data else place.folder / where
+    if path.is_dir():
+        if simulation.partition is not None:
+            raise ConfigError(f"{path} is a folder, and `partition` deals out one file")
+        return FolderSource(path, test_fraction=fraction, seed=seed, **_reading(file, place))
+    if simulation.partition is None:
+        what = "is one file" if path.exists() else "does not exist"
+        raise ConfigError(
+            f"simulation.data {path} {what}",
+            hint="give a folder with one file a client, or add "
+            "`partition: {name: iid, clients: 10}`",
+        )
+    return partition_file(
+        path, simulation.partition, seed=seed, test_fraction=fraction, **_reading(file, place)
+    )
+
+
+def _reading(file: FederationFile, place: Place) -> dict[str, Any]:
+    """Return how data files are read."""
+    simulation = file.simulation
+    missing = simulation.missing or "raise"
+    if missing not in ("raise", "drop"):
+        raise ConfigError(f"simulation.missing {missing!r}: expected `raise` or `drop`")
+    schema = None
+    if simulation.schema_ is not None:
+        schema = Schema.from_yaml(place.folder / simulation.schema_)
+    return {"target": simulation.target, "missing": missing, "schema": schema}
+
+
+def _held_out(file: FederationFile, place: Place) -> Any:
+    where = file.evaluation.held_out
+    if where is None:
+        return None
+    if is_reference(where):
+        given = resolve(where, place.folder, what="evaluation.held_out")
+        return given() if callable(given) else given
+    return read_examples(place.folder / where, **_reading(file, place))

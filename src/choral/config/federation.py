@@ -1,0 +1,264 @@
+"""What may stand in a federation file, and what each key means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from choral.config.yaml import load
+from choral.core.errors import ConfigError, UnknownKey, did_you_mean
+
+
+class Section(BaseModel):
+    """A part of the file. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalSection(Section):
+    """Local training; what is absent is the task's own.
+
+    Attributes:
+        epochs: Passes over a client's examples.
+        steps: Optimiser steps, instead of epochs.
+        batch_size: Examples per step.
+        lr: Learning rate.
+        shuffle: New order for every pass.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    shuffle: bool | None = None
+
+
+class RoundSection(Section):
+    """When a round is over.
+
+    Attributes:
+        goal: Completed clients that close it; default `clients_per_round`.
+        quorum: Enough at the deadline; default the goal's majority, at least 2.
+        over_selection: Factor of clients invited beyond the goal.
+        deadline_s: Seconds until it takes what is there.
+        grace_s: Seconds that it waits on below its quorum.
+        retries: Attempts beyond the first before the run pauses.
+        backoff_s: Seconds before the first retry.
+    """
+
+    goal: int | None = None
+    quorum: int | None = None
+    over_selection: float | None = None
+    deadline_s: float | None = None
+    grace_s: float | None = None
+    retries: int | None = None
+    backoff_s: float | None = None
+
+
+class EvaluationSection(Section):
+    """How the model is measured.
+
+    Attributes:
+        every: Rounds between evaluations; 0 evaluates at the end alone.
+        clients: Measure on clients' own test parts; default yes for up to 1 000 clients.
+        held_out: A CSV or Parquet file, or `module:function` returning examples.
+        test_fraction: Part of each client's examples that is held out; default 0.2, or 0 where
+            `held_out` is given.
+    """
+
+    every: int | None = Field(default=None, ge=0)
+    clients: bool | None = None
+    held_out: str | None = None
+    test_fraction: float | None = Field(default=None, ge=0, lt=1)
+
+
+class EncodingSection(Section):
+    """Grid of the exact sum.
+
+    Attributes:
+        range: Largest magnitude of a coordinate of one update; default 256.
+        weight_cap: Largest weight of one client; default follows the cohort.
+    """
+
+    range: float | None = None
+    weight_cap: float | None = None
+
+
+class StorageSection(Section):
+    """Where runs rest.
+
+    Attributes:
+        path: Folder of the runs; default `runs`.
+        database: Database of a coordinator; a simulation keeps its own beside the run.
+    """
+
+    path: str | None = None
+    database: str | None = None
+
+
+class SimulationSection(Section):
+    """What only a simulation needs.
+
+    Attributes:
+        data: A folder with one CSV or Parquet file a client, one file with `partition`, or
+            `module:function` returning clients.
+        partition: `{name: …, clients: …}` and the partitioner's arguments.
+        target: Column to predict; default the last.
+        missing: `raise` or `drop` for rows with missing values.
+        schema_: Data schema, a YAML file; written `schema`.
+        strata: Client to its labels, for a folder of files.
+        dropout: Probability that an invited client is lost.
+        latency_s: Median virtual seconds to an answer.
+        spread: Standard deviation of the logarithm of those seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    data: str | None = None
+    partition: dict[str, Any] | None = None
+    target: str | None = None
+    missing: str | None = None
+    schema_: str | None = Field(default=None, alias="schema")
+    strata: dict[str, dict[str, str]] | None = None
+    dropout: float = 0.0
+    latency_s: float = 0.0
+    spread: float = 0.0
+
+
+class TlsSection(Section):
+    """Certificates of a coordinator; a simulation has no network."""
+
+    certificate: str | None = None
+    key: str | None = None
+    authority: str | None = None
+
+
+class FederationFile(Section):
+    """A federation.
+
+    Attributes:
+        name: Name for people; default the file's folder.
+        task: `module:attribute` on the Python path, where the file's folder is first.
+        model: Built-in model instead of a task: `{type: linear | logistic | mlp | cnn, …}`.
+        rounds: Rounds to commit.
+        clients_per_round: A count, or a fraction; default all.
+        strategy: A name, or `{name: …}` and arguments; default fedavg.
+        selection: A name, or `{name: …}` and arguments; default uniform.
+        aggregation: `plain`.
+        local: Local training.
+        compression: Not built yet.
+        privacy: Not built yet.
+        round: When a round is over.
+        evaluation: How the model is measured.
+        encoding: Grid of the exact sum.
+        storage: Where runs rest.
+        tls: Certificates of a coordinator.
+        simulation: What only a simulation needs.
+        seed: 0 to 2^63 - 1; drawn and reported where it is absent.
+    """
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: str | None = None
+    model: dict[str, Any] | None = None
+    rounds: int | None = Field(default=None, ge=1)
+    clients_per_round: float | int | None = Field(default=None, gt=0)
+    strategy: str | dict[str, Any] | None = None
+    selection: str | dict[str, Any] | None = None
+    aggregation: str | dict[str, Any] | None = None
+    local: LocalSection = LocalSection()
+    compression: Any = None
+    privacy: Any = None
+    round: RoundSection = RoundSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    encoding: EncodingSection = EncodingSection()
+    storage: StorageSection = StorageSection()
+    tls: TlsSection | None = None
+    simulation: SimulationSection = SimulationSection()
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was set, as JSON."""
+        body: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {key: value for key, value in body.items() if value != {}}
+
+
+def read_file(path: Path, settings: list[str] | None = None) -> FederationFile:
+    """Return the federation of a YAML file.
+
+    Args:
+        path: The file.
+        settings: `KEY=VALUE` each, KEY with dots for sections and VALUE in YAML; they win.
+
+    Raises:
+        ConfigError: The file cannot be read, or a value is wrong.
+        UnknownKey: A key that nobody reads; the hint names the nearest.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+    body = load(text, where=str(path))
+    if body is None:
+        body = {}
+    if not isinstance(body, dict):
+        raise ConfigError(f"{path}: expected keys and values", hint="such as `rounds: 10`")
+    for setting in settings or []:
+        _apply(body, setting)
+    return parse(body, where=str(path))
+
+
+def parse(body: dict[str, Any], *, where: str) -> FederationFile:
+    """Return the federation of a dictionary; see `read_file`."""
+    try:
+        return FederationFile.model_validate(body)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def _apply(body: dict[str, Any], setting: str) -> None:
+    """Put one `KEY=VALUE` into the file's body."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {setting}: expected KEY=VALUE", hint="such as `local.lr=0.1`")
+    value = load(text, where=f"--set {setting}")
+    *sections, last = key.split(".")
+    place = body
+    for section in sections:
+        inner = place.setdefault(section, {})
+        if isinstance(inner, str):
+            inner = place[section] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting}: `{section}` is {inner!r}, not a section")
+        place = inner
+    place[last] = value
+
+
+def _explain(error: ValidationError, where: str) -> ConfigError:
+    """Return the first problem that pydantic found, in this project's words."""
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _keys_of(location[:-1])
+        return UnknownKey(f"{where}: unknown key `{key}`", hint=did_you_mean(location[-1], known))
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return ConfigError(f"{where}: `{key}` is {first.get('input')!r}: {message}")
+
+
+def _keys_of(location: list[str]) -> list[str]:
+    """Return the keys of the section at `location`."""
+    section: Any = FederationFile
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        section = next(
+            (t for t in (annotation, *getattr(annotation, "__args__", ())) if _is_section(t)),
+            section,
+        )
+    return [f.alias or name for name, f in section.model_fields.items()]
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)

@@ -1,0 +1,344 @@
+"""What happens to a run (events) and what a run asks its driver to do (commands).
+
+Events are the run's log: they are appended in order, and replaying them rebuilds the machines.
+Commands are never stored, since the machines give the same ones again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from choral.core.errors import StoreError
+from choral.core.params import ClientId
+from choral.core.ports import Record
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run's first model is stored.
+
+    Attributes:
+        state: Digest of the stored state before round 1.
+        model_sha256: Digest of the first global model.
+    """
+
+    state: str
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CohortChosen:
+    """The clients of an attempt have been chosen."""
+
+    round: int
+    attempt: int
+    clients: tuple[ClientId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReceived:
+    """A client's contribution is here, checked and whole."""
+
+    round: int
+    attempt: int
+    client: ClientId
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFailed:
+    """A client will not contribute, and says or shows why."""
+
+    round: int
+    attempt: int
+    client: ClientId
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer that the run asked for has run out; `timer` is deadline, grace or backoff."""
+
+    round: int
+    attempt: int
+    timer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    """The survivors' contributions have been summed.
+
+    Attributes:
+        count: Contributions in the sum.
+        weight: Sum of their weights.
+        bytes_up: Bytes of the contributions.
+        bytes_down: Bytes of the models sent out.
+        update_norm_max: Largest L2 norm of an update, or None where it cannot be seen.
+    """
+
+    round: int
+    attempt: int
+    count: int
+    weight: float
+    bytes_up: int
+    bytes_down: int
+    update_norm_max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReleased:
+    """The ledger has let the aggregate go."""
+
+    round: int
+    attempt: int
+    mechanism: str
+    epsilon: float | None
+    delta: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The round's new state is durable.
+
+    Attributes:
+        state: Digest of the stored state after the round.
+        model_sha256: Digest of the new global model.
+        metrics: Weighted means of what clients measured while training.
+        duration_s: Wall seconds of the attempt.
+        kept: Digest of the blob with personal tensors that clients kept, or None.
+    """
+
+    round: int
+    attempt: int
+    state: str
+    model_sha256: str
+    metrics: Mapping[str, float]
+    duration_s: float
+    kept: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The global model has been measured.
+
+    Attributes:
+        metrics: On the held-out set, else over all clients' held-out examples together.
+        client_metrics: Client to its own metrics; empty where they were not asked for.
+        mechanism: Privacy mechanism of this release, `none` where there is none.
+    """
+
+    round: int
+    metrics: Mapping[str, float]
+    client_metrics: Mapping[str, Mapping[str, float]]
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The driver died or stopped, and a new one goes on.
+
+    Attributes:
+        kept: Clients of the open attempt whose contributions are still there.
+    """
+
+    kept: tuple[ClientId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Someone wants the run to end here."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    RunStarted
+    | CohortChosen
+    | UpdateReceived
+    | ClientFailed
+    | TimerFired
+    | Aggregated
+    | ModelReleased
+    | Committed
+    | Evaluated
+    | Restarted
+    | StopRequested
+)
+RoundEvent: TypeAlias = (
+    CohortChosen
+    | UpdateReceived
+    | ClientFailed
+    | TimerFired
+    | Aggregated
+    | ModelReleased
+    | Committed
+    | Restarted
+)
+
+EVENTS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        RunStarted,
+        CohortChosen,
+        UpdateReceived,
+        ClientFailed,
+        TimerFired,
+        Aggregated,
+        ModelReleased,
+        Committed,
+        Evaluated,
+        Restarted,
+        StopRequested,
+    )
+}
+"""Name in the log to type."""
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseCohort:
+    """Choose clients for an attempt; answer with `CohortChosen`."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """Send the plan to these clients; each answers `UpdateReceived` or `ClientFailed`, or never."""
+
+    round: int
+    attempt: int
+    clients: tuple[ClientId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Answer with `TimerFired` after `after_s` seconds."""
+
+    round: int
+    attempt: int
+    timer: str
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """Add the client's contribution to the sum of the attempt."""
+
+    round: int
+    attempt: int
+    client: ClientId
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Forget a contribution; `reason` is duplicate, late, stale or uninvited."""
+
+    round: int
+    attempt: int
+    client: ClientId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Close the sum over exactly these clients; answer with `Aggregated`."""
+
+    round: int
+    attempt: int
+    survivors: tuple[ClientId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Ask the ledger to let the aggregate go; answer with `ModelReleased`."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Step the strategy and store the new state; answer with `Committed`."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Throw the attempt's sum away and tell its clients."""
+
+    round: int
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Measure the global model after `round`; answer with `Evaluated`."""
+
+    round: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run ends; `status` is completed, failed or stopped."""
+
+    status: str
+    reason: str = ""
+
+
+Command: TypeAlias = (
+    ChooseCohort
+    | Invite
+    | SetTimer
+    | Accumulate
+    | Discard
+    | Aggregate
+    | Release
+    | Commit
+    | Abandon
+    | Evaluate
+    | Finish
+)
+Commands: TypeAlias = tuple[Command, ...]
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def to_record(event: Event) -> Record:
+    """Return an event as a line of the log.
+
+    >>> to_record(StopRequested("enough"))
+    Record(kind='StopRequested', body={'reason': 'enough'})
+    """
+    return Record(
+        type(event).__name__, {name: getattr(event, name) for name in _FIELDS[type(event)]}
+    )
+
+
+def from_record(record: Record) -> Event:
+    """Return the event of a line of the log.
+
+    Raises:
+        StoreError: The line names no event, or has other fields.
+    """
+    kind = EVENTS.get(record.kind)
+    if kind is None or set(record.body) != set(_FIELDS[kind]):
+        raise StoreError(f"log line {record.kind} {sorted(record.body)} is not a known event")
+    body = {n: tuple(v) if isinstance(v, list) else v for n, v in record.body.items()}
+    event: Event = kind(**body)
+    return event
+
+
+_FIELDS: dict[type[Any], tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind)) for kind in EVENTS.values()
+}

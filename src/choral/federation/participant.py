@@ -1,0 +1,124 @@
+"""The client's part of a round. Simulation and deployment run this same function."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from choral.core.errors import ChoralError, ClientError, UpdateRejected
+from choral.core.exact import Contribution, encode
+from choral.core.keys import Key
+from choral.core.params import ClientId, Params, Spec
+from choral.core.plan import Objective, Plan
+from choral.core.task import Task
+from choral.core.transform import Chain
+from choral.core.update import Update
+
+NORM = "update_norm"
+"""Metric that every update carries: the L2 norm of its delta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A client's encoded contribution, and the personal tensors that stay with it."""
+
+    client: ClientId
+    contribution: Contribution
+    kept: Params | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a client contributes nothing.
+
+    Attributes:
+        client: The client.
+        code: Code of the error, `client_error` for one of the client's own.
+        message: One line for people.
+        details: The client's traceback where its own code raised, else empty.
+    """
+
+    client: ClientId
+    code: str
+    message: str
+    details: str = ""
+
+
+Outcome: TypeAlias = Completed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """What a client runs: the task, the model's schema and the transforms of its updates."""
+
+    task: Task
+    spec: Spec
+    chain: Chain
+
+    def contribute(self, params: Params, data: Any, plan: Plan, key: Key) -> Completed:
+        """Train, check, transform and encode; raise what goes wrong.
+
+        Args:
+            params: The global model with the client's own personal tensors.
+            data: The client's training part.
+            plan: The round's terms.
+            key: Key of (run, round, client).
+        """
+        bound = replace(plan, objective=Objective(mu=plan.mu))
+        update = self.task.train(params, data, bound, key.fold("train"))
+        if not isinstance(update, Update):
+            raise UpdateRejected(
+                f"train returned {type(update).__name__}, expected an Update",
+                hint="build it with `choral.Update.between`",
+            )
+        update.check(self.spec)
+        if plan.weighting == "uniform":
+            update = replace(update, weight=1.0)
+        norm = math.sqrt(float(np.dot(update.delta, update.delta)))
+        if math.isfinite(norm):
+            update = replace(update, metrics={**update.metrics, NORM: norm})
+        update = self.chain.encode(update, self.spec, plan, key.fold("transform"))
+        contribution = encode(update, self.spec, plan.encoding, key.fold("rounding"))
+        return Completed(ClientId(""), contribution, update.kept)
+
+    def attempt(
+        self, client: ClientId, params: Params, data: Any, *, plan: Plan, key: Key
+    ) -> Outcome:
+        """Return the client's contribution, or why there is none; never raises an `Exception`."""
+        try:
+            return replace(self.contribute(params, data, plan, key), client=client)
+        except ChoralError as error:
+            return Failed(client, error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
+            return _own_fault(client, error)
+
+    def measure(self, params: Params, data: Any) -> Mapping[str, float]:
+        """Return the task's metrics of `params` on `data`, checked to be finite numbers."""
+        metrics = {name: float(value) for name, value in self.task.evaluate(params, data).items()}
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _own_fault(client: ClientId, error: Exception) -> Failed:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    details = "".join(traceback.format_exception(error))
+    return Failed(client, ClientError.code, text, details)
+
+
+def client_key(root: Key, *, round: int, client: ClientId) -> Key:
+    """Return the key of a client's work in a round, from the run's root key.
+
+    The attempt is not in it: a client that is asked again after a crash gives the same bits.
+    """
+    return root.fold("client", round, client)
+
+
+def overlay(params: Params, personal: Params | None) -> Params:
+    """Return the global model with a client's personal tensors in their places."""
+    if personal is None:
+        return params
+    return Params({name: personal.get(name, array) for name, array in params.items()})

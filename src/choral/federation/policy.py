@@ -1,0 +1,114 @@
+"""When a round is over, and how often it is tried: one object, not a hundred timeouts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from choral.core.errors import ConfigError
+from choral.core.params import ClientId
+from choral.core.plan import Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPolicy:
+    """The terms on which a round closes.
+
+    Attributes:
+        clients: Clients whose updates a round wants, at least 1.
+        goal: Completed clients that close it at once; None stands for `clients`.
+        quorum: Completed clients that are enough at the deadline; None stands for the majority
+            of the goal, at least 2 where the goal is.
+        over_selection: Factor of clients invited beyond the goal, at least 1.
+        deadline_s: Seconds until the round takes what is there, above 0.
+        grace_s: Seconds that a round below its quorum waits on after its deadline.
+        retries: Attempts beyond the first before the run pauses.
+        backoff_s: Seconds before the first retry; doubled for each further one.
+    """
+
+    clients: int
+    goal: int | None = None
+    quorum: int | None = None
+    over_selection: float = 1.0
+    deadline_s: float = 600.0
+    grace_s: float = 0.0
+    retries: int = 3
+    backoff_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.clients < 1:
+            raise ConfigError(f"clients per round {self.clients}: expected at least 1")
+        if self.goal is not None and not 1 <= self.goal <= self.clients:
+            raise ConfigError(f"round.goal {self.goal}: expected 1 to {self.clients}")
+        target = self.clients if self.goal is None else self.goal
+        if self.quorum is not None and not 1 <= self.quorum <= target:
+            raise ConfigError(f"round.quorum {self.quorum}: expected 1 to the goal, {target}")
+        if not (math.isfinite(self.over_selection) and self.over_selection >= 1):
+            raise ConfigError(f"round.over_selection {self.over_selection}: expected at least 1")
+        if not self.deadline_s > 0:
+            raise ConfigError(f"round.deadline_s {self.deadline_s}: expected above 0")
+        for name in ("grace_s", "retries", "backoff_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"round.{name} {getattr(self, name)}: expected at least 0")
+
+    def invited(self, population: int) -> int:
+        """Return how many clients to invite from a population of this size.
+
+        >>> RoundPolicy(clients=10, over_selection=1.3).invited(100)
+        13
+        """
+        return min(population, math.ceil(round(self.clients * self.over_selection, 9)))
+
+    def cohort(self, clients: tuple[ClientId, ...]) -> Cohort:
+        """Return the goal and quorum of the clients that were really chosen.
+
+        >>> RoundPolicy(clients=4).cohort(tuple("abcd")).quorum
+        3
+        """
+        goal = min(self.clients if self.goal is None else self.goal, len(clients))
+        quorum = min(goal, max(2, goal // 2 + 1)) if self.quorum is None else self.quorum
+        return Cohort(clients, goal, quorum)
+
+
+def clients_of(asked: float | None, population: int) -> int:
+    """Return how many clients a round wants.
+
+    Args:
+        asked: A count, a fraction of the population in (0, 1), or None for everyone. The number 1
+            is a count.
+        population: Number of clients.
+
+    >>> clients_of(0.1, 95), clients_of(4, 95), clients_of(None, 95)
+    (10, 4, 95)
+    """
+    if asked is None:
+        return population
+    if isinstance(asked, bool) or not asked > 0:
+        raise ConfigError(f"clients_per_round {asked}: expected a count or a fraction in (0, 1)")
+    if asked < 1:
+        return max(1, math.ceil(round(asked * population, 9)))
+    if asked != int(asked):
+        raise ConfigError(f"clients_per_round {asked}: expected a whole number or below 1")
+    return int(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPolicy:
+    """How long a run goes on.
+
+    Attributes:
+        rounds: Rounds to commit, at least 1.
+        round: Terms of each round.
+        evaluate_every: Rounds between evaluations; the last round is always evaluated. 0 stands
+            for the last round alone.
+    """
+
+    rounds: int
+    round: RoundPolicy
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ConfigError(f"rounds {self.rounds}: expected at least 1")
+        if self.evaluate_every < 0:
+            raise ConfigError(f"evaluation.every {self.evaluate_every}: expected at least 0")

@@ -1,0 +1,128 @@
+"""Everything that defines a run, as one value, and the plan of each of its rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from choral.core.exact import Encoding
+from choral.core.keys import Key
+from choral.core.params import ClientId, Params, Spec
+from choral.core.plan import Local, Plan, Terms
+from choral.core.selection import Selector
+from choral.core.strategy import AnyStrategy
+from choral.core.task import ClientSource, Task, spec_of
+from choral.core.transform import Chain
+from choral.federation.participant import Participant
+from choral.federation.policy import RunPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the global model is measured.
+
+    Attributes:
+        held_out: Examples that belong to no client, or None.
+        clients: Measure on clients' own held-out parts, too.
+    """
+
+    held_out: Any = None
+    clients: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """A run before it starts.
+
+    Attributes:
+        run_id: Unique name of the run.
+        name: Name that people gave the federation.
+        task: The local work.
+        task_name: How the task is written in configuration.
+        source: The clients.
+        strategy: How aggregates move the model.
+        selector: How cohorts are chosen.
+        policy: Rounds, quorum, deadlines.
+        local: Hyper-parameters of local training.
+        seed: Seed of every reproducible draw.
+        range: Largest magnitude of a coordinate of one update, see `Encoding`.
+        weight_cap: Largest weight of one client; None follows the largest of the cohort.
+        evaluation: How the model is measured.
+        chain: Transforms between task and sum.
+        aggregation: `plain`, `secure` or `robust`.
+        strata: Label by which coverage is reported, or None.
+        config: The configuration as JSON, for lineage and to recognise a resumed run.
+    """
+
+    run_id: str
+    name: str
+    task: Task
+    task_name: str
+    source: ClientSource
+    strategy: AnyStrategy
+    selector: Selector
+    policy: RunPolicy
+    local: Local
+    seed: int
+    range: float = 256.0
+    weight_cap: float | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    chain: Chain = field(default_factory=Chain)
+    aggregation: str = "plain"
+    strata: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Root of the run's named streams."""
+        return Key.root(self.seed)
+
+    def participant(self) -> tuple[Participant, Params]:
+        """Return the client's side of the run, and the first global model."""
+        params = Params(dict(self.task.init(self.key.fold("init"))))
+        return Participant(self.task, spec_of(self.task, params), self.chain), params
+
+    def plan(
+        self,
+        terms: Terms,
+        *,
+        round: int,
+        attempt: int,
+        clients: Sequence[ClientId],
+        spec: Spec,
+        model_sha256: str,
+    ) -> Plan:
+        """Return the plan of an attempt."""
+        cohort = self.policy.round.cohort(tuple(clients))
+        return Plan(
+            run_id=self.run_id,
+            round=round,
+            attempt=attempt,
+            task=self.task_name,
+            model_sha256=model_sha256,
+            spec_digest=spec.digest,
+            local=self.local,
+            mu=terms.mu,
+            weighting=terms.weighting,
+            aggregation=self.aggregation,
+            encoding=self._encoding(terms, clients),
+            goal=cohort.goal,
+            quorum=cohort.quorum,
+            deadline_s=self.policy.round.deadline_s,
+        )
+
+    def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Encoding:
+        """Return the grid of an attempt: the cap follows the largest client where sizes are known.
+
+        `Encoding` rounds the cap up to a power of two, so it tells no client's exact count.
+        """
+        if terms.weighting == "uniform":
+            return Encoding(self.range, 1.0)
+        if self.weight_cap is not None:
+            return Encoding(self.range, self.weight_cap)
+        sizes = [self.source.examples(client) for client in clients]
+        known = [size for size in sizes if size is not None]
+        if not known or len(known) < len(sizes):
+            return Encoding(self.range)
+        return Encoding(self.range, float(max([1, *known])))

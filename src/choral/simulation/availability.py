@@ -1,0 +1,54 @@
+"""When simulated clients answer, in virtual time: instantly, after a while, or never."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Protocol
+
+from choral.core.errors import ConfigError
+from choral.core.keys import Key
+
+
+class Arrival(Protocol):
+    """Says when a client's answer arrives."""
+
+    def __call__(self, key: Key) -> float | None:
+        """Return seconds after the invitation, or None for a client that is lost.
+
+        Args:
+            key: Key of (run, round, attempt, client, "arrival").
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Log-normal answer times and independent losses.
+
+    Attributes:
+        dropout: Probability that an invited client is lost without a word, 0 to below 1.
+        latency_s: Median seconds to an answer, at least 0.
+        spread: Standard deviation of the logarithm of the seconds, at least 0.
+    """
+
+    dropout: float = 0.0
+    latency_s: float = 0.0
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"simulation.dropout {self.dropout}: expected 0 to below 1")
+        for name in ("latency_s", "spread"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"simulation.{name} {getattr(self, name)}: expected at least 0")
+
+    def __call__(self, key: Key) -> float | None:
+        """Return when the client of `key` answers."""
+        if self.dropout and key.fold("lost").uniform() < self.dropout:
+            return None
+        if not self.latency_s or not self.spread:
+            return self.latency_s
+        point = NormalDist().inv_cdf(min(max(key.fold("seconds").uniform(), 1e-12), 1 - 1e-12))
+        return self.latency_s * math.exp(self.spread * point)

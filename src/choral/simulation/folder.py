@@ -1,0 +1,156 @@
+"""The folder of a run. Until the run has completed it is called `NAME.partial`.
+
+```
+NAME/result.json          the run, as `--json` prints it
+NAME/model.safetensors    the model; its SHA-256 is `model_sha256`
+NAME/model.json           where the model comes from
+NAME/run.db               the log of the run's events
+NAME/blobs/               states of the last rounds
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from choral.core.canonical import digest_of
+from choral.core.errors import NothingToResume, ResumeMismatch, RunExists
+from choral.core.params import Params
+from choral.core.ports import Lease
+from choral.core.release import Released
+from choral.core.tensors import encode_tensors
+from choral.stores.files import FolderBlobStore, sync_folder, write_durably
+from choral.stores.sqlite import SqliteRunStore
+
+RESULT = "result.json"
+MODEL = "model.safetensors"
+LINEAGE = "model.json"
+DATABASE = "run.db"
+BLOBS = "blobs"
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: Where the completed run will be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        self._store: SqliteRunStore | None = None
+
+    @property
+    def blobs(self) -> FolderBlobStore:
+        """The run's blobs."""
+        return FolderBlobStore(self.partial / BLOBS)
+
+    @property
+    def store(self) -> SqliteRunStore:
+        """The run's log."""
+        if self._store is None:
+            self._store = SqliteRunStore(self.partial / DATABASE)
+        return self._store
+
+    def create(self, run_id: str, header: dict[str, Any]) -> Lease:
+        """Make the folder of a new run.
+
+        Raises:
+            RunExists: A run is there already, complete or not; nothing was changed.
+        """
+        if self.path.exists():
+            raise RunExists(
+                f"{self.path} exists already", hint="choose another `--out`, or remove it"
+            )
+        if self.partial.exists():
+            raise RunExists(
+                f"{self.partial} holds an unfinished run",
+                hint="go on with it by `--resume`, or remove it",
+            )
+        self.partial.mkdir(parents=True)
+        self.store.create(run_id, header)
+        return self.store.acquire(run_id)
+
+    def header(self) -> tuple[str, dict[str, Any]]:
+        """Return id and header of the unfinished run.
+
+        Raises:
+            NothingToResume: There is none.
+        """
+        if not (self.partial / DATABASE).exists():
+            done = (self.path / RESULT).exists()
+            raise NothingToResume(
+                f"{self.path} holds {'a completed' if done else 'no'} run",
+                hint="start it without `--resume`" if not done else "its result is in result.json",
+            )
+        runs = self.store.runs()
+        if not runs:
+            raise NothingToResume(f"{self.partial} holds no run", hint="remove it and start again")
+        return runs[0], self.store.header(runs[0])
+
+    def resume(self, config: Mapping[str, Any]) -> Lease:
+        """Take the unfinished run over.
+
+        Raises:
+            NothingToResume: There is none.
+            ResumeMismatch: It was started with another configuration; nothing was changed.
+        """
+        run_id, header = self.header()
+        differing = differences(header["config"], config)
+        if differing:
+            raise ResumeMismatch(
+                f"{self.partial} was started with another configuration: " + "; ".join(differing),
+                hint="give the configuration it was started with, or another `--out`",
+            )
+        return self.store.acquire(run_id)
+
+    def complete(
+        self, result: dict[str, Any], model: Released[Params], lineage: dict[str, Any]
+    ) -> Path:
+        """Write the results and give the folder its name; return the model's path."""
+        write_durably(self.partial / MODEL, encode_tensors(model.value))
+        write_durably(self.partial / LINEAGE, [_pretty(lineage)])
+        path = self.path / MODEL
+        write_durably(self.partial / RESULT, [_pretty(result | {"model_path": str(path)})])
+        self.close()
+        self.partial.replace(self.path)
+        sync_folder(self.path.parent)
+        return path
+
+    def discard(self) -> None:
+        """Remove what a run that never committed a round has left."""
+        self.close()
+        for folder in (self.partial / BLOBS, self.partial):
+            for file in folder.glob("*"):
+                file.unlink()
+            folder.rmdir()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """Return the keys by which two configurations differ, with both values.
+
+    >>> differences({"rounds": 3, "local": {"lr": 1}}, {"rounds": 3, "local": {"lr": 2}})
+    ['local.lr was 1 and is 2']
+    """
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, prefix=f"{prefix}{key}.")
+        elif digest_of(a) != digest_of(b):
+            found.append(f"{prefix}{key} was {json.dumps(a)} and is {json.dumps(b)}")
+    return found
+
+
+def _pretty(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,59 @@
+"""The engine without processes: one client after the other, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from choral.core.params import ClientId, Params
+from choral.core.task import ClientSource, count_examples
+from choral.federation.participant import Outcome, Participant, client_key, overlay
+from choral.simulation.engine import Measured, Work
+
+
+@dataclass(frozen=True, slots=True)
+class InlineEngine:
+    """Runs every client in the calling process.
+
+    Attributes:
+        participant: The client's side of a round.
+        source: The clients' data.
+        name: What results call it.
+    """
+
+    participant: Participant
+    source: ClientSource
+    name: str = "inline"
+
+    def train(self, work: Work) -> Iterator[Outcome]:
+        """Yield one outcome per client of `work`, in that order."""
+        for client in work.clients:
+            yield self.train_one(work, client)
+
+    def train_one(self, work: Work, client: ClientId) -> Outcome:
+        """Return one client's outcome."""
+        return self.participant.attempt(
+            client,
+            overlay(work.params, work.personal.get(client)),
+            self.source.load(client).train,
+            plan=work.plan,
+            key=client_key(work.key, round=work.plan.round, client=client),
+        )
+
+    def evaluate(
+        self, params: Params, clients: tuple[ClientId, ...], personal: Mapping[ClientId, Params]
+    ) -> Iterator[Measured]:
+        """Yield every client's evaluation of `params`, in that order."""
+        for client in clients:
+            yield self.evaluate_one(params, client, personal.get(client))
+
+    def evaluate_one(self, params: Params, client: ClientId, personal: Params | None) -> Measured:
+        """Return one client's evaluation."""
+        test = self.source.load(client).test
+        examples = 0 if test is None else count_examples(test)
+        if not examples:
+            return Measured(client, {}, 0)
+        return Measured(client, self.participant.measure(overlay(params, personal), test), examples)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,104 @@
+"""What a simulated run leaves behind as it goes: its log, its states, its clients' tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from choral.core.params import ClientId, Params
+from choral.core.ports import BlobStore, Lease, Record, RunStore
+from choral.core.release import Released
+from choral.core.tensors import decode_tensors, encode_tensors
+from choral.federation.events import Event, to_record
+from choral.federation.model import GlobalModel
+
+_SEPARATOR = "\x1f"
+
+
+class Journal:
+    """A run's log and blobs. Events gather until `flush`, which is one durable transaction.
+
+    Args:
+        store: Where the log is.
+        blobs: Where states are.
+        lease: The right to write.
+    """
+
+    def __init__(self, store: RunStore, blobs: BlobStore, lease: Lease) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._lease = lease
+        self._waiting: list[Record] = []
+        self._states: list[str] = []
+        self._kept_in: dict[ClientId, str] = {}
+        self._garbage: set[str] = set()
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._lease.run_id
+
+    def read(self) -> list[Record]:
+        """Return the log so far."""
+        return list(self._store.read(self._lease.run_id))
+
+    def note(self, event: Event) -> None:
+        """Remember an event for the next `flush`."""
+        self._waiting.append(to_record(event))
+
+    def flush(self) -> None:
+        """Make all noted events durable; only then remove what they have replaced."""
+        waiting, self._waiting = self._waiting, []
+        self._store.append(self._lease, waiting)
+        while len(self._states) > 2:
+            self._garbage.add(self._states.pop(0))
+        for digest in self._garbage - set(self._states) - set(self._kept_in.values()):
+            self._blobs.delete(digest)
+        self._garbage.clear()
+
+    def put_state(self, model: Released[GlobalModel]) -> str:
+        """Store a released model with its strategy's state; return the digest."""
+        digest = self._blobs.put(model.value.encode())
+        if digest not in self._states:
+            self._states.append(digest)
+        return digest
+
+    def get_state(self, digest: str) -> memoryview:
+        """Return a stored state."""
+        if digest not in self._states:
+            self._states.append(digest)
+        return self._blobs.get(digest)
+
+    def put_kept(self, kept: Mapping[ClientId, Params]) -> str | None:
+        """Store the personal tensors that clients kept in one round; return the digest, if any."""
+        if not kept:
+            return None
+        arrays: dict[str, np.ndarray[Any, Any]] = {
+            f"{client}{_SEPARATOR}{name}": array
+            for client, params in kept.items()
+            for name, array in params.items()
+        }
+        digest = self._blobs.put(encode_tensors(arrays))
+        self._refer(kept, digest)
+        return digest
+
+    def _refer(self, clients: Iterable[ClientId], digest: str) -> None:
+        """Note where clients' newest tensors are; blobs that hold nobody's go at the next flush."""
+        self._garbage |= {self._kept_in[c] for c in clients if c in self._kept_in}
+        self._kept_in.update(dict.fromkeys(clients, digest))
+
+    def get_kept(self, digests: Iterable[str]) -> dict[ClientId, Params]:
+        """Return every client's newest personal tensors, from blobs given oldest first."""
+        found: dict[ClientId, Params] = {}
+        for digest in digests:
+            if not self._blobs.has(digest):
+                continue
+            clients: dict[ClientId, dict[str, np.ndarray[Any, Any]]] = {}
+            for name, array in decode_tensors(self._blobs.get(digest)).items():
+                client, tensor = name.split(_SEPARATOR, 1)
+                clients.setdefault(ClientId(client), {})[tensor] = array
+            found |= {client: Params(arrays) for client, arrays in clients.items()}
+            self._refer(tuple(clients), digest)
+        return found

@@ -1,0 +1,222 @@
+"""From a setup to a result: engine, storage and driver put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from choral._version import __version__
+from choral.core.errors import ClientError, NoQuorum, RunFailed, UnknownName, did_you_mean
+from choral.core.params import Params
+from choral.core.ports import Clock, Observer
+from choral.federation.participant import Failed, Participant
+from choral.federation.setup import RunSetup
+from choral.selection.coverage import coverage
+from choral.simulation.availability import Arrival, Availability
+from choral.simulation.driver import Driver
+from choral.simulation.engine import Engine
+from choral.simulation.folder import RunFolder
+from choral.simulation.inline import InlineEngine
+from choral.simulation.journal import Journal
+from choral.simulation.result import Result
+from choral.simulation.threads import one_thread
+from choral.simulation.worker import Rebuild
+from choral.stores.memory import MemoryBlobStore, MemoryRunStore
+
+ENGINES = ("inline", "workers")
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary start."""
+        return time.perf_counter()
+
+    def wall(self) -> float:
+        """Return seconds since 1970-01-01 UTC."""
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a setup is run on this machine; nothing in here changes the model.
+
+    Attributes:
+        engine: `inline` or `workers`.
+        workers: Processes of the engine `workers`.
+        rebuild: Makes the clients' side in a worker; needed for `workers`.
+        out: Folder of the run; None keeps everything in memory.
+        resume: Go on with the unfinished run in `out`.
+        arrival: When clients answer.
+        observers: See every event and command.
+        clock: For durations and dates.
+    """
+
+    engine: str = "inline"
+    workers: int = 2
+    rebuild: Rebuild | None = None
+    out: Path | None = None
+    resume: bool = False
+    arrival: Arrival = field(default_factory=Availability)
+    observers: Iterable[Observer] = ()
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def launch(setup: RunSetup, how: Launch) -> Result:
+    """Run a federation and return its result.
+
+    Raises:
+        RunFailed: Too few clients completed a round; `result` on the error tells the story.
+        ChoralError: Anything else that is wrong with the setup, the data or the storage.
+    """
+    if how.engine not in ENGINES:
+        hint = did_you_mean(how.engine, ENGINES)
+        raise UnknownName(f"unknown engine `{how.engine}`", hint=hint)
+    folder = None if how.out is None else RunFolder(how.out)
+    setup, journal = _journal(setup, how, folder)
+    started = how.clock.monotonic()
+    kept = False
+    try:
+        with one_thread():
+            participant, params = setup.participant()
+            engine = _engine(setup, how, participant, params)
+            try:
+                driver = Driver(
+                    setup,
+                    engine,
+                    participant=participant,
+                    first=params,
+                    journal=journal,
+                    arrival=how.arrival,
+                    clock=how.clock,
+                    observers=how.observers,
+                )
+                view = driver.run()
+            finally:
+                engine.close()
+        kept = True
+    finally:
+        if folder is not None and not kept:
+            _leave(folder, journal)
+    result = Result.of(
+        setup,
+        view,
+        engine=engine.name,
+        params=driver.params,
+        spec=driver.spec,
+        coverage=coverage(setup.source, driver.machine.history, by=setup.strata).as_json(),
+        duration_s=how.clock.monotonic() - started,
+    )
+    if view.status == "failed":
+        if folder is not None:
+            _leave(folder, journal)
+        raise _failure(result, driver.failed)
+    return _completed(result, setup, folder, driver, how.clock)
+
+
+def _journal(setup: RunSetup, how: Launch, folder: RunFolder | None) -> tuple[RunSetup, Journal]:
+    """Return the journal of a new run, or of the one that is resumed, and the setup with its id."""
+    header = {
+        "config": dict(setup.config),
+        "name": setup.name,
+        "seed": setup.seed,
+        "version": __version__,
+    }
+    if folder is None:
+        store = MemoryRunStore()
+        store.create(setup.run_id, header)
+        return setup, Journal(store, MemoryBlobStore(), store.acquire(setup.run_id))
+    if how.resume:
+        lease = folder.resume(setup.config)
+        setup = replace(setup, run_id=lease.run_id)
+    else:
+        lease = folder.create(setup.run_id, header)
+    return setup, Journal(folder.store, folder.blobs, lease)
+
+
+def _engine(setup: RunSetup, how: Launch, participant: Participant, params: Params) -> Engine:
+    if how.engine == "inline":
+        return InlineEngine(participant, setup.source)
+    from choral.simulation.workers import WorkersEngine
+
+    rebuild = how.rebuild or Fixed(participant, setup.source)
+    return WorkersEngine(rebuild, spec=participant.spec, params=params, workers=how.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Hands a worker the very objects, where they can be sent to it."""
+
+    participant: Participant
+    source: Any
+
+    def __call__(self) -> tuple[Participant, Any]:
+        """Return the clients' side."""
+        return self.participant, self.source
+
+
+def _leave(folder: RunFolder, journal: Journal) -> None:
+    """Keep an unfinished run that has committed a round, so that it can be resumed."""
+    if any(record.kind == "Committed" for record in journal.read()):
+        folder.close()
+    else:
+        folder.discard()
+
+
+def _failure(result: Result, failed: list[Failed]) -> RunFailed:
+    """Return the error of a failed run, with the first client's own traceback as its cause."""
+    reached = len(result.rounds)
+    words = {f.message for f in failed}
+    why = f": {next(iter(words))}" if len(words) == 1 else ""
+    error = NoQuorum(
+        f"round {reached + 1} found no quorum ({result.reason}){why}",
+        hint="look at `failures`; completed rounds are kept" if reached else "look at `failures`",
+    )
+    error.result = result
+    details = next((f for f in failed if f.details), None)
+    if details is not None:
+        error.__cause__ = ClientError(f"client `{details.client}` failed:\n{details.details}")
+    return error
+
+
+def _completed(
+    result: Result, setup: RunSetup, folder: RunFolder | None, driver: Driver, clock: Clock
+) -> Result:
+    if folder is None:
+        return result
+    path = folder.complete(result.to_json(), driver.released, lineage(result, setup, driver, clock))
+    return replace(result, model_path=path)
+
+
+def lineage(result: Result, setup: RunSetup, driver: Driver, clock: Clock) -> dict[str, Any]:
+    """Return where a model comes from, as the JSON beside it."""
+    return {
+        "model_sha256": result.model_sha256,
+        "parent_sha256": driver.first_sha256,
+        "created": datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds"),
+        "choral": __version__,
+        "run_id": result.run_id,
+        "name": result.name,
+        "seed": result.seed,
+        "rounds": len(result.rounds),
+        "task": setup.task_name,
+        "strategy": result.strategy,
+        "selection": result.selection,
+        "aggregation": dict(result.aggregation),
+        "privacy": result.privacy,
+        "metrics": dict(result.metrics),
+        "cohort_sizes": [r["completed"] for r in result.rounds],
+        "spec": {
+            "digest": result.spec.digest,
+            "tensors": [
+                {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "role": t.role.value}
+                for t in result.spec.tensors
+            ],
+        },
+        "config": dict(setup.config),
+    }

@@ -1,0 +1,148 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from choral.core.params import Params, Spec
+from choral.core.release import NO_MECHANISM
+from choral.federation.setup import RunSetup
+from choral.federation.view import RunView
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        run_id: Unique name of the run.
+        name: The federation's name.
+        status: `completed`, `failed` or `stopped`.
+        reason: Why it failed or stopped; empty otherwise.
+        engine: Where the clients' work was done.
+        seed: Seed of every reproducible draw.
+        strategy: Name of the strategy.
+        selection: Name of the selector.
+        aggregation: Kind of sum, as in the JSON.
+        rounds: One object per committed round, as in the JSON.
+        metrics: The last evaluation: of the held-out set, else of all clients together.
+        client_metrics: Client to its own last evaluation.
+        coverage: Who took part how often.
+        failures: Clients that failed, and when.
+        model_sha256: Digest of the model's file.
+        model_path: That file, or None where the run has no folder.
+        duration_s: Wall seconds.
+        params: The model, name to array.
+        spec: Its schema.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    reason: str
+    engine: str
+    seed: int
+    strategy: str
+    selection: str
+    aggregation: Mapping[str, Any]
+    rounds: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, float]
+    client_metrics: Mapping[str, Mapping[str, float]]
+    coverage: Mapping[str, Any]
+    failures: Sequence[Mapping[str, Any]]
+    model_sha256: str
+    duration_s: float
+    params: Params = field(repr=False)
+    spec: Spec = field(repr=False)
+    model_path: Path | None = None
+
+    @staticmethod
+    def of(
+        setup: RunSetup,
+        view: RunView,
+        *,
+        engine: str,
+        params: Params,
+        spec: Spec,
+        coverage: Mapping[str, Any],
+        duration_s: float,
+        model_path: Path | None = None,
+    ) -> Result:
+        """Return the result that a view tells."""
+        return Result(
+            run_id=setup.run_id,
+            name=setup.name,
+            status=view.status,
+            reason=view.reason,
+            engine=engine,
+            seed=setup.seed,
+            strategy=setup.strategy.name,
+            selection=setup.selector.name,
+            aggregation={"kind": setup.aggregation},
+            rounds=tuple(view.rounds),
+            metrics=dict(view.metrics),
+            client_metrics=dict(view.client_metrics),
+            coverage=coverage,
+            failures=tuple(view.failures),
+            model_sha256=view.model_sha256,
+            duration_s=duration_s,
+            params=params,
+            spec=spec,
+            model_path=model_path,
+        )
+
+    @property
+    def epsilon(self) -> float | None:
+        """Upper bound of the privacy loss, or None where no mechanism ran."""
+        spent = [r["epsilon"] for r in self.rounds if r.get("epsilon") is not None]
+        return max(spent) if spent else None
+
+    @property
+    def privacy(self) -> dict[str, Any]:
+        """Who sees what, as in the JSON; level L0 promises nothing about either."""
+        return {
+            "mode": NO_MECHANISM,
+            "epsilon": self.epsilon,
+            "delta": None,
+            "unit": None,
+            "level": "L0",
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as one JSON object; `docs/reference/result.md` describes it."""
+        body: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in (
+                "run_id",
+                "name",
+                "status",
+                "reason",
+                "engine",
+                "seed",
+                "strategy",
+                "selection",
+                "aggregation",
+            )
+        }
+        return body | {
+            "rounds": [dict(r) for r in self.rounds],
+            "metrics": dict(self.metrics),
+            "client_metrics": {c: dict(m) for c, m in self.client_metrics.items()},
+            "coverage": dict(self.coverage),
+            "privacy": self.privacy,
+            "model_sha256": self.model_sha256,
+            "model_path": None if self.model_path is None else str(self.model_path),
+            "duration_s": self.duration_s,
+            "failures": [dict(f) for f in self.failures],
+        }
+
+    def report(self, path: str | Path) -> Path:
+        """Write a self-contained HTML page with plots and tables; return its path."""
+        from choral.telemetry.report import render
+
+        target = Path(path)
+        target.write_text(render(self.to_json()), encoding="utf-8")
+        return target

@@ -1,0 +1,95 @@
+"""What runs inside a worker process, and the messages that it understands."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from choral.core.errors import ChoralError
+from choral.core.params import Array, ClientId, Params
+from choral.core.task import ClientSource
+from choral.core.tensors import decode_tensors
+from choral.federation.participant import Completed, Outcome, Participant
+from choral.simulation.blocks import Block
+from choral.simulation.engine import Work
+from choral.simulation.inline import InlineEngine
+from choral.simulation.threads import one_thread
+
+Rebuild: TypeAlias = Callable[[], tuple[Participant, ClientSource]]
+"""Makes the clients' side anew in a worker; must be importable there, so no lambda."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch of clients for one worker.
+
+    Attributes:
+        number: Counted from 0 within one round or evaluation.
+        clients: Who works.
+        personal: Personal tensors of those clients that have any.
+        work: The round without its arrays, or None to evaluate.
+        slots: Where the contributions' vectors go.
+    """
+
+    number: int
+    clients: tuple[ClientId, ...]
+    personal: dict[ClientId, dict[str, Array]]
+    work: Work | None
+    slots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The blocks that a worker maps: the model's file, and its own slots for vectors."""
+
+    model: str
+    model_bytes: int
+    slots: str
+    vector_size: int
+
+
+def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
+    """Work through jobs until the parent closes the pipe or dies.
+
+    Answers are `("ok", value)`, or `("error", code, message, hint)` after which the worker ends.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    model, slots = Block(name=shared.model), Block(name=shared.slots)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            inline = InlineEngine(*rebuild())
+            with one_thread():
+                pipe.send(("ok", None))
+                while True:
+                    job: Job = pipe.recv()
+                    params = Params(decode_tensors(model.view[: shared.model_bytes]))
+                    pipe.send(("ok", (job.number, _answer(job, params, inline, slots, shared))))
+        except ChoralError as error:
+            pipe.send(("error", error.code, error.message, error.hint))
+    model.close()
+    slots.close()
+
+
+def _answer(
+    job: Job, params: Params, inline: InlineEngine, slots: Block, shared: Shared
+) -> Sequence[Any]:
+    """Do a job; contributions' vectors go into the job's slots."""
+    personal = {client: Params(arrays) for client, arrays in job.personal.items()}
+    if job.work is None:
+        return list(inline.evaluate(params, job.clients, personal))
+    work = replace(job.work, params=params, clients=job.clients, personal=personal)
+    outcomes: list[Outcome] = []
+    for slot, outcome in zip(job.slots, inline.train(work), strict=False):
+        if isinstance(outcome, Completed):
+            slots.vector(slot, shared.vector_size)[...] = outcome.contribution.vector
+            bare = replace(outcome.contribution, vector=np.empty(0, np.int32))
+            outcomes.append(replace(outcome, contribution=bare))
+        else:
+            outcomes.append(outcome)
+    return outcomes

@@ -1,0 +1,1 @@
+"""Where runs and bytes rest: implementations of the `RunStore` and `BlobStore` ports."""

@@ -1,0 +1,91 @@
+"""Stores that forget when the process ends: for simulations without an output folder, and tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from choral.core.errors import CorruptBlob, Fenced, NothingToResume, RunExists
+from choral.core.ports import Lease, Record
+
+
+class MemoryRunStore:
+    """Runs in a dictionary."""
+
+    def __init__(self) -> None:
+        self._headers: dict[str, dict[str, Any]] = {}
+        self._logs: dict[str, list[Record]] = {}
+        self._epochs: dict[str, int] = {}
+
+    def create(self, run_id: str, header: dict[str, Any]) -> None:
+        """Make a run."""
+        if run_id in self._headers:
+            raise RunExists(f"run `{run_id}` exists")
+        self._headers[run_id] = header
+        self._logs[run_id] = []
+        self._epochs[run_id] = 0
+
+    def header(self, run_id: str) -> dict[str, Any]:
+        """Return a run's header."""
+        if run_id not in self._headers:
+            raise NothingToResume(f"no run `{run_id}`")
+        return self._headers[run_id]
+
+    def runs(self) -> Sequence[str]:
+        """Return the ids of all runs, oldest first."""
+        return tuple(self._headers)
+
+    def acquire(self, run_id: str) -> Lease:
+        """Take a run over."""
+        self.header(run_id)
+        self._epochs[run_id] += 1
+        return Lease(run_id, self._epochs[run_id])
+
+    def append(self, lease: Lease, records: Iterable[Record]) -> int:
+        """Append records."""
+        self.header(lease.run_id)
+        if self._epochs[lease.run_id] != lease.epoch:
+            raise Fenced(f"run `{lease.run_id}` was taken over by another process")
+        self._logs[lease.run_id] += list(records)
+        return len(self._logs[lease.run_id])
+
+    def read(self, run_id: str) -> Iterator[Record]:
+        """Return the records of a run."""
+        self.header(run_id)
+        return iter(tuple(self._logs[run_id]))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class MemoryBlobStore:
+    """Bytes in a dictionary."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def put(self, blocks: Iterable[bytes | memoryview]) -> str:
+        """Store the concatenated blocks."""
+        data = b"".join(blocks)
+        digest = hashlib.sha256(data).hexdigest()
+        self._blobs.setdefault(digest, data)
+        return digest
+
+    def get(self, digest: str) -> memoryview:
+        """Return the bytes."""
+        if digest not in self._blobs:
+            raise CorruptBlob(f"blob {digest[:12]}… is not there")
+        return memoryview(self._blobs[digest])
+
+    def has(self, digest: str) -> bool:
+        """Return whether the bytes are there."""
+        return digest in self._blobs
+
+    def delete(self, digest: str) -> None:
+        """Remove the bytes."""
+        self._blobs.pop(digest, None)
+
+    def digests(self) -> Sequence[str]:
+        """Return all digests, sorted."""
+        return tuple(sorted(self._blobs))

@@ -1,0 +1,185 @@
+"""Linear and logistic regression in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from choral.core.errors import ConfigError, UnknownName, did_you_mean
+from choral.core.keys import Key
+from choral.core.params import Array, Params, Spec, Vector
+from choral.core.plan import Plan
+from choral.core.update import Update
+from choral.tasks.arrays import labels, table
+from choral.tasks.batches import batches
+from choral.tasks.objective import Pull
+
+Loss: TypeAlias = Callable[[Vector, Array], tuple[Vector, Vector]]
+"""From outputs `[n, k]` and targets `[n]` to losses `[n]` and their derivatives `[n, k]`."""
+
+
+class LinearTask:
+    """Linear or logistic regression, trained by mini-batch gradient descent in float32.
+
+    The model is `weight`, shape `[outputs, input_dim]`, and `bias`, shape `[outputs]`, both zero at
+    the start: the losses are convex, so no random start is needed and every seed gives the same.
+
+    * `linear`: one output; the loss is the squared error (y' - y)^2, without a factor 1/2.
+    * `logistic` with two classes: one output, the log-odds of class 1; the loss is the negative
+      log-likelihood.
+    * `logistic` with more: one output a class; the loss is the cross-entropy of their softmax.
+
+    Labels are whole numbers from 0. Each step takes the mean gradient of its batch, adds
+    `l2 * weight` and the pull of the round's objective, and moves by `-lr` times that.
+
+    Args:
+        kind: `linear` or `logistic`.
+        input_dim: Number of features, at least 1.
+        classes: Number of classes of a logistic model, at least 2; 2 where it is left out.
+        l2: Factor of the penalty l2 / 2 * |weight|^2, at least 0. The bias is not penalised, and
+            reported losses leave the penalty out.
+
+    Raises:
+        ConfigError: An argument is missing or out of its range.
+
+    >>> task = LinearTask("logistic", input_dim=3, classes=4)
+    >>> task.init(Key.root(7))
+    Params(weight: float32[4, 3], bias: float32[4])
+    """
+
+    def __init__(
+        self,
+        kind: Literal["linear", "logistic"] = "linear",
+        *,
+        input_dim: int | None = None,
+        classes: int | None = None,
+        l2: float = 0.0,
+    ) -> None:
+        if kind not in ("linear", "logistic"):
+            raise UnknownName(
+                f"LinearTask of kind {kind!r}", hint=did_you_mean(kind, ("linear", "logistic"))
+            )
+        if input_dim is None:
+            raise ConfigError(
+                f"a {kind} model needs input_dim: it is built before any data is read",
+                hint="give the number of feature columns, such as `input_dim: 10`",
+            )
+        if input_dim < 1:
+            raise ConfigError(f"input_dim {input_dim}: expected at least 1")
+        if kind == "linear" and classes is not None:
+            raise ConfigError(
+                f"classes {classes} with a linear model", hint="use kind `logistic` to classify"
+            )
+        if classes is not None and classes < 2:
+            raise ConfigError(f"classes {classes}: expected at least 2")
+        if not 0.0 <= l2 < float("inf"):
+            raise ConfigError(f"l2 {l2}: expected a finite number of at least 0")
+        self.kind: Final = kind
+        self.input_dim: Final = input_dim
+        self.classes: Final = 0 if kind == "linear" else classes or 2
+        self.l2: Final = l2
+
+    def init(self, key: Key) -> Params:
+        """Return the zero model."""
+        arrays: dict[str, Array] = {
+            "weight": np.zeros((self._outputs, self.input_dim), np.float32),
+            "bias": np.zeros(self._outputs, np.float32),
+        }
+        for array in arrays.values():
+            array.flags.writeable = False
+        return Params(arrays)
+
+    def train(self, params: Params, data: Any, plan: Plan, key: Key) -> Update:
+        """Take the plan's gradient steps on `(X, y)`.
+
+        Returns:
+            The update, weighted by the number of examples, with `train_loss`: the mean loss over
+            the steps, each taken before its step.
+
+        Raises:
+            DataError: X does not have `input_dim` features, or a label is out of range.
+        """
+        x, y = self._examples(data)
+        self._spec.check(params)
+        received = self._spec.flatten(params)
+        w, gradient = received.copy(), np.empty_like(received)
+        cut = self._outputs * self.input_dim
+        weight, bias = w[:cut].reshape(self._outputs, self.input_dim), w[cut:]
+        pull = Pull.of(plan.objective, received)
+        total, seen = 0.0, 0
+        for batch, target in batches((x, y), plan.local, key):
+            losses, slope = self._loss(batch @ weight.T + bias, target)
+            slope /= np.float32(len(batch))
+            np.matmul(slope.T, batch, out=gradient[:cut].reshape(weight.shape))
+            np.sum(slope, axis=0, out=gradient[cut:])
+            if self.l2:
+                gradient[:cut] += self.l2 * w[:cut]
+            pull.add_to(gradient, w)
+            w -= plan.local.lr * gradient
+            total += float(losses.sum(dtype=np.float64))
+            seen += len(batch)
+        return Update(w - received, float(len(x)), {"train_loss": total / seen})
+
+    def evaluate(self, params: Params, data: Any) -> dict[str, float]:
+        """Return the mean `loss` over the examples, and `accuracy` (logistic) or `mae` (linear).
+
+        The `loss` of a linear model is the mean squared error.
+        """
+        x, y = self._examples(data)
+        self._spec.check(params)
+        outputs = x @ params["weight"].T + params["bias"]
+        if self.classes == 0:
+            metric = {"mae": float(np.abs(outputs[:, 0] - y).mean(dtype=np.float64))}
+        else:
+            chosen = outputs[:, 0] > 0 if self.classes == 2 else outputs.argmax(axis=1)
+            metric = {"accuracy": float((chosen == y).mean())}
+        losses, _ = self._loss(outputs, y)
+        return {"loss": float(losses.mean(dtype=np.float64)), **metric}
+
+    @property
+    def _outputs(self) -> int:
+        return self.classes if self.classes > 2 else 1
+
+    @property
+    def _loss(self) -> Loss:
+        if self.classes == 0:
+            return squared_error
+        return log_odds if self.classes == 2 else cross_entropy
+
+    @cached_property
+    def _spec(self) -> Spec:
+        return Spec.of(self.init(Key.root(0)))
+
+    def _examples(self, data: Any) -> tuple[Vector, Array]:
+        x, y = table(data, self.input_dim)
+        if self.classes == 0:
+            return x, y.astype(np.float32, copy=False)
+        return x, labels(y, range(self.classes))
+
+
+def squared_error(outputs: Vector, targets: Array) -> tuple[Vector, Vector]:
+    """Return (y' - y)^2 and 2 (y' - y)."""
+    error = outputs[:, 0] - targets
+    return error * error, 2 * error[:, None]
+
+
+def log_odds(outputs: Vector, targets: Array) -> tuple[Vector, Vector]:
+    """Return log(1 + exp(z)) - y z and sigmoid(z) - y, without overflow for any z."""
+    z, y = outputs[:, 0], targets.astype(np.float32)
+    chance = 0.5 * (1 + np.tanh(0.5 * z))
+    return np.logaddexp(np.float32(0), z) - y * z, (chance - y)[:, None]
+
+
+def cross_entropy(outputs: Vector, targets: Array) -> tuple[Vector, Vector]:
+    """Return -log p_y and p - e_y for p = softmax(z), without overflow for any z."""
+    z = outputs - outputs.max(axis=1, keepdims=True)
+    chances = np.exp(z)
+    sums = chances.sum(axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    losses = np.log(sums[:, 0]) - z[rows, targets]
+    chances /= sums
+    chances[rows, targets] -= 1
+    return losses, chances

@@ -1,0 +1,114 @@
+"""Built-in models, by the names that a federation file writes under `model:`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
+from choral.core.task import Task
+from choral.tasks.numpy import LinearTask
+
+
+def linear(*, input_dim: int, l2: float = 0.0) -> Task:
+    """Return linear regression: `LinearTask("linear")`."""
+    _whole("input_dim", input_dim)
+    return LinearTask("linear", input_dim=input_dim, l2=l2)
+
+
+def logistic(*, input_dim: int, classes: int = 2, l2: float = 0.0) -> Task:
+    """Return logistic regression: `LinearTask("logistic")`."""
+    _whole("input_dim", input_dim)
+    _whole("classes", classes, least=2)
+    return LinearTask("logistic", input_dim=input_dim, classes=classes, l2=l2)
+
+
+def mlp(*, input_dim: int, classes: int, hidden: Sequence[int] = (200, 200)) -> Task:
+    """Return a fully connected classifier in PyTorch with ReLU and cross-entropy."""
+    _whole("input_dim", input_dim)
+    _whole("classes", classes, least=2)
+    _wholes("hidden", hidden)
+    return _classifier("mlp", input_dim=input_dim, hidden=tuple(hidden), classes=classes)
+
+
+def cnn(*, classes: int, input_shape: Sequence[int] = (1, 28, 28)) -> Task:
+    """Return LEAF's convolutional classifier in PyTorch with cross-entropy.
+
+    `input_shape` is channels, height and width; height and width are at least 4.
+    """
+    _whole("classes", classes, least=2)
+    _wholes("input_shape", input_shape)
+    if len(input_shape) != 3 or min(input_shape[1:]) < 4:
+        raise ConfigError(
+            f"model.input_shape {list(input_shape)}: expected [channels, height, width] of at "
+            "least 4 x 4"
+        )
+    return _classifier("cnn", input_shape=tuple(input_shape), classes=classes)
+
+
+MODELS: Mapping[str, Callable[..., Task]] = MappingProxyType(
+    {"linear": linear, "logistic": logistic, "mlp": mlp, "cnn": cnn}
+)
+"""Name in the federation file to what builds the task."""
+
+
+def build(type: str, **arguments: Any) -> Task:
+    """Return the task of a built-in model.
+
+    Args:
+        type: `linear`, `logistic`, `mlp` or `cnn`.
+        arguments: The other keys under `model:`.
+
+    Raises:
+        UnknownName: No model has this name.
+        UnknownKey: The model has no such key.
+        ConfigError: A key is missing or its value cannot be used.
+        MissingExtra: The model needs PyTorch, which is not installed.
+
+    >>> from choral.core.keys import Key
+    >>> build("linear", input_dim=10).init(Key.root(1))
+    Params(weight: float32[1, 10], bias: float32[1])
+    """
+    make = MODELS.get(type)
+    if make is None:
+        raise UnknownName(f"no built-in model `{type}`", hint=did_you_mean(str(type), MODELS))
+    known = inspect.signature(make).parameters
+    for name in arguments:
+        if name not in known:
+            raise UnknownKey(
+                f"model `{type}` has no key `{name}`", hint=did_you_mean(name, [*known, "type"])
+            )
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in arguments]
+    if missing:
+        names = ", ".join(f"`{n}`" for n in missing)
+        raise ConfigError(
+            f"model `{type}` needs {names}",
+            hint=f"such as `model: {{type: {type}, {missing[0]}: 10}}`",
+        )
+    return make(**arguments)
+
+
+def _classifier(net: str, **arguments: Any) -> Task:
+    """Return a network of `nets` as a task; PyTorch is imported here and not before."""
+    adapter = import_module("choral.tasks.torch")  # raises MissingExtra, so it comes first
+    nets = import_module("choral.tasks.nets")
+    task: Task = adapter.TorchTask(
+        model=partial(getattr(nets, net), **arguments), loss=nets.cross_entropy
+    )
+    return task
+
+
+def _whole(name: str, value: Any, *, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"model.{name} {value!r}: expected a whole number of at least {least}")
+
+
+def _wholes(name: str, values: Any) -> None:
+    if not isinstance(values, list | tuple):
+        raise ConfigError(f"model.{name} {values!r}: expected a list of whole numbers")
+    for value in values:
+        _whole(name, value)

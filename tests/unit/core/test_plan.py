@@ -1,0 +1,149 @@
+"""A round's terms: values with a digest."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from choral.core.errors import ConfigError
+from choral.core.exact import Encoding
+from choral.core.params import ClientId
+from choral.core.plan import Cohort, Local, Objective, Plan, Terms
+
+FIELDS: dict[str, Any] = {
+    "run_id": "run-1",
+    "round": 2,
+    "attempt": 1,
+    "task": "heart_task:task",
+    "model_sha256": "00" * 32,
+    "spec_digest": "11" * 32,
+    "local": Local(),
+    "mu": 0.5,
+    "weighting": "examples",
+    "aggregation": "plain",
+    "encoding": Encoding(),
+    "goal": 4,
+    "quorum": 3,
+    "deadline_s": 600.0,
+}
+OTHER: dict[str, Any] = {
+    "run_id": "run-2",
+    "round": 3,
+    "attempt": 2,
+    "task": "other:task",
+    "model_sha256": "01" * 32,
+    "spec_digest": "12" * 32,
+    "local": Local(lr=0.02),
+    "mu": 0.25,
+    "weighting": "uniform",
+    "aggregation": "secure",
+    "encoding": Encoding(512),
+    "goal": 5,
+    "quorum": 2,
+    "deadline_s": 60.0,
+}
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan(**(FIELDS | changes))
+
+
+def test_golden_json() -> None:
+    assert plan().as_json() == {
+        **FIELDS,
+        "local": {"epochs": 1, "steps": None, "batch_size": 32, "lr": 0.01, "shuffle": True},
+        "encoding": {"range": 256.0, "weight_cap": 65536.0},
+    }
+
+
+def test_golden_digest() -> None:
+    assert plan().digest == "f19c795880db8c32d2555301b1cec3a77303769c5f85835e204f6591e43a00ed"
+
+
+def test_every_field_but_the_objective_is_in_the_digest() -> None:
+    named = {f.name for f in dataclasses.fields(Plan)} - {"objective"}
+    assert named == FIELDS.keys() == OTHER.keys()
+    digests = {plan().digest} | {plan(**{name: OTHER[name]}).digest for name in named}
+    assert len(digests) == 1 + len(named)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 2}, {"steps": 1}, {"batch_size": None}, {"shuffle": False}]
+)
+def test_every_local_hyper_parameter_is_in_the_digest(change: dict[str, Any]) -> None:
+    assert plan(local=Local(**change)).digest != plan().digest
+
+
+def test_the_objective_is_outside_digest_and_equality() -> None:
+    bound = dataclasses.replace(plan(), objective=Objective(mu=1.0, drift=np.ones(2, np.float32)))
+    assert bound.digest == plan().digest
+    assert bound == plan()
+    assert hash(bound) == hash(plan())
+    assert "objective" not in bound.as_json()
+    assert "objective" not in repr(bound)
+
+
+@pytest.mark.xfail(strict=True, reason="1 and 1.0 are equal, and JSON writes them apart")
+@pytest.mark.parametrize(
+    "changes", [{"mu": 0}, {"deadline_s": 600}, {"local": Local(lr=1)}, {"mu": -0.0}]
+)
+def test_equal_plans_have_equal_digests(changes: dict[str, Any]) -> None:
+    as_float = (
+        {"mu": 0.0} if "mu" in changes else {"local": Local(lr=1.0)} if "local" in changes else {}
+    )
+    assert plan(**changes) == plan(**as_float)
+    assert plan(**changes).digest == plan(**as_float).digest
+
+
+def test_a_plan_that_json_cannot_say_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        _ = plan(deadline_s=float("inf")).digest
+
+
+def test_plans_are_values() -> None:
+    assert plan() == plan()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan().round = 3  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Local().lr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("objective", "plain"),
+    [
+        (Objective(), True),
+        (Objective(anchor=np.zeros(1, np.float32)), True),
+        (Objective(mu=0.1), False),
+        (Objective(drift=np.zeros(1, np.float32)), False),
+    ],
+)
+def test_a_plain_objective_is_the_loss_alone(objective: Objective, plain: bool) -> None:
+    assert objective.plain is plain
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (name, value)
+        for name in ("epochs", "steps", "batch_size")
+        for value in (0, -1, 1.0, True, "3")
+    ]
+    + [("epochs", None)]
+    + [("lr", value) for value in (0, -0.1, float("inf"), float("nan"), "0.1", None)],
+)
+def test_a_local_hyper_parameter_out_of_range_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"local\.{field} .*: expected a"):
+        Local(**{field: value})
+
+
+def test_the_smallest_local_hyper_parameters() -> None:
+    smallest = Local(epochs=1, steps=1, batch_size=1, lr=5e-324)
+    assert smallest.lr > 0
+    assert Local(steps=None, batch_size=None).batch_size is None
+
+
+def test_defaults() -> None:
+    assert Local() == Local(epochs=1, steps=None, batch_size=32, lr=0.01, shuffle=True)
+    assert Terms() == Terms(weighting="examples", mu=0.0)
+    assert Cohort((ClientId("a"), ClientId("b")), goal=2, quorum=1).clients == ("a", "b")
