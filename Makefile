@@ -25,7 +25,7 @@ test: setup
 
 nightly: setup
 	scripts/debian.sh
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: setup
 	$(BIN)/ruff check .

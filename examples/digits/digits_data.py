@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 def clients() -> PartitionSource:
     """Return ten clients with different mixes of digits."""
     train, _ = _parts()
-    return dirichlet(train, clients=10, alpha=1.0, seed=SEED)
+    return dirichlet(train, clients=10, alpha=0.3, seed=SEED)
 
 
 def held_out() -> tuple[Array, Array]:

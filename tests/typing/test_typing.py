@@ -17,8 +17,6 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CASES = sorted((HERE / "cases").glob("*.py"))
-KNOWN_DEFECTS = {"refuses_changing_released.py"}
-"""Cases that the checker does not refuse yet."""
 
 Errors = set[tuple[int, str]]
 """Pairs of a line and an error code."""
@@ -67,16 +65,7 @@ def report() -> dict[str, Errors]:
     return parse(done.stdout)
 
 
-def marked(path: Path) -> object:
-    marks = (
-        [pytest.mark.xfail(strict=True, reason="the attributes of a Released can be assigned")]
-        if path.name in KNOWN_DEFECTS
-        else []
-    )
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.mark.parametrize("path", [marked(path) for path in CASES])
+@pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
 def test_case(path: Path, report: dict[str, Errors]) -> None:
     assert report.get(path.name, set()) == expected(path)
 

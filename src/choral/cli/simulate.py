@@ -16,7 +16,7 @@ from rich.console import Console
 from choral.cli.output import RoundProgress, print_result
 from choral.config.build import Place, build_setup
 from choral.config.federation import FederationFile, parse, read_file
-from choral.core.errors import NothingToResume
+from choral.core.errors import NothingToResume, RunFailed
 from choral.core.task import ClientSource
 from choral.federation.participant import Participant
 from choral.simulation.availability import Availability
@@ -60,11 +60,13 @@ def command(
     settings += [f"rounds={rounds}"] if rounds is not None else []
     settings += [f"seed={seed}"] if seed is not None else []
     place = Place(file.parent, data)
-    result = simulate_file(
-        read_file(file, settings),
-        place,
-        Launch(engine=engine, workers=workers, out=out, resume=resume),
-    )
+    how = Launch(engine=engine, workers=workers, out=out, resume=resume)
+    try:
+        result = simulate_file(read_file(file, settings), place, how)
+    except RunFailed as error:
+        if report is not None and error.result is not None:
+            error.result.report(report)
+        raise
     show(result, report=report, as_json=as_json)
 
 

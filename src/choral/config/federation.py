@@ -78,8 +78,9 @@ class EncodingSection(Section):
     """Grid of the exact sum.
 
     Attributes:
-        range: Largest magnitude of a coordinate of one update; default 256.
-        weight_cap: Largest weight of one client; default follows the cohort.
+        range: Bound of a coordinate of one weighted update; default 256.
+        weight_cap: Weight above which a client is refused; default 1 024 times the largest
+            number of examples in the cohort.
     """
 
     range: float | None = None

@@ -225,7 +225,11 @@ GRPC_STATUS: dict[str, str] = {
     "update_rejected": "INVALID_ARGUMENT",
     "client_error": "ABORTED",
     "run_failed": "ABORTED",
-    "store": "UNAVAILABLE",
+    "store": "FAILED_PRECONDITION",
+    "run_exists": "ALREADY_EXISTS",
+    "nothing_to_resume": "NOT_FOUND",
+    "fenced": "ABORTED",
+    "corrupt_blob": "DATA_LOSS",
     "refused": "PERMISSION_DENIED",
     "error": "UNKNOWN",
 }
@@ -261,13 +265,17 @@ def by_code(code: str) -> type[ChoralError]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the nearest known word, or lists them all.
+    """Return a hint that names the nearest known words, or lists them all.
 
-    >>> did_you_mean("roundz", ["rounds", "seed"])
-    'did you mean `rounds`?'
+    >>> did_you_mean("sead", ["rounds", "seed"])
+    'did you mean `seed`?'
+    >>> did_you_mean("roundz", ["round", "rounds", "seed"])
+    'did you mean `round` or `rounds`?'
     """
     options = sorted(known)
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
     if near:
-        return f"did you mean `{near[0]}`?"
+        likeness = [difflib.SequenceMatcher(None, word, option).ratio() for option in near]
+        close = [o for o, value in zip(near, likeness, strict=True) if value > likeness[0] - 0.1]
+        return "did you mean " + " or ".join(f"`{option}`" for option in close) + "?"
     return "known: " + ", ".join(options) if options else ""

@@ -2,13 +2,13 @@ r"""Sums that do not depend on their order.
 
 A client turns its weighted update into integers on a declared grid; the coordinator adds them.
 Integer addition is associative, so any arrival order, sharding, worker count or retry gives the
-same bits. With grid g = range / 2^31 and normalised weight w = weight / weight_cap in [0, 1], a
-client sends
+same bits. With grid g = range / 2^31 and normalised weight w = weight / weight_unit, a client sends
 
     q = floor(w * x / g + u),   u uniform in [0, 1) from its rounding key,
 
-which is unbiased up to 2^-17 of a grid step (u has 16 bits). The decoded mean of n clients with
-weights w_i then differs from the exact weighted mean by at most
+with u the middle of one of 2^16 equal steps, so that q is unbiased up to 2^-17 of a grid step. The
+decoded mean of n clients differs from the exact weighted mean, for weights w_i that are multiples
+of weight_unit / 2^30 (whole numbers are, for a unit up to 2^30), by at most
 
     n * g / sum(w_i)            per coordinate, plus one float32 rounding,
 
@@ -37,7 +37,8 @@ METRIC_BITS: Final = 40
 MAX_COUNT: Final = 2**31
 """Contributions that one int64 sum holds without overflow: 2^31 times 2^31 stays below 2^63."""
 
-_BLOCK: Final = 1 << 16
+_BLOCK: Final = 15 << 10
+"""Coordinates at a time: below the 128 KiB from which malloc maps fresh pages at every call."""
 _LIMIT: Final = 2.0**31 - 1
 
 
@@ -46,44 +47,60 @@ class Encoding:
     """The grid of a round's sum, part of its plan.
 
     Attributes:
-        range: Largest magnitude of one coordinate of one weighted update; rounded up to a power of
-            two, 2^-20 to 2^40.
-        weight_cap: The weight that counts as 1; rounded up to a power of two. A client above it is
-            refused.
+        range: Bound of |w * x| for one coordinate of one update, w its normalised weight; rounded
+            up to a power of two, 2^-20 to 2^40.
+        weight_unit: The weight that counts as 1; rounded up to a power of two. Clients far below
+            it lose precision, clients far above it lose range.
+        weight_cap: Weight above which a client is refused, so that none can outweigh all others by
+            a claim; at most 2^20 times the unit.
     """
 
     range: float = 256.0
-    weight_cap: float = 65536.0
+    weight_unit: float = 1024.0
+    weight_cap: float = 2.0**20
 
     def __post_init__(self) -> None:
-        for name in ("range", "weight_cap"):
+        for name in ("range", "weight_unit", "weight_cap"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and 2.0**-20 <= value <= 2.0**40):
+            if not (isinstance(value, int | float) and 2.0**-20 <= value <= 2.0**40):
                 raise ConfigError(f"encoding.{name} {value}: expected 2^-20 to 2^40")
-            object.__setattr__(self, name, 2.0 ** math.ceil(math.log2(value)))
+        for name in ("range", "weight_unit"):
+            fraction, exponent = math.frexp(getattr(self, name))
+            object.__setattr__(self, name, 2.0 ** (exponent - (fraction == 0.5)))
+        object.__setattr__(self, "weight_cap", float(self.weight_cap))
+        if self.weight_cap > self.weight_unit * 2**20:
+            raise ConfigError(
+                f"encoding.weight_cap {self.weight_cap}: expected at most 2^20 times the unit, "
+                f"{self.weight_unit * 2**20:g}"
+            )
 
     @property
     def grid(self) -> float:
         """Distance of two neighbouring values of w * x."""
         return self.range * 2.0 ** (1 - BITS)
 
+    def encode_weight(self, weight: float) -> int:
+        """Return a weight normalised, in units of 2^-30."""
+        return round(weight / self.weight_unit * 2.0**WEIGHT_BITS)
+
     def error_bound(self, count: int, weight: float) -> float:
         """Return the largest error per coordinate of a decoded mean, before float32 rounding.
 
         Args:
             count: Contributions in the sum.
-            weight: Their weights' sum, in the units of `Update.weight`.
+            weight: Sum of their weights, in the units of `Update.weight`; each a multiple of
+                `weight_unit` / 2^30.
         """
-        return count * self.grid * self.weight_cap / weight
+        return count * self.grid * self.weight_unit / weight
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
     """An encoded update: what leaves a client in a plain round.
 
     Attributes:
         vector: int32, shape `[spec.vector_size]`, units of `Encoding.grid`.
-        weight: Normalised weight in units of 2^-30, 0 to 2^30.
+        weight: Normalised weight in units of 2^-30, 0 to 2^30 times cap over unit.
         metrics: Name to normalised weight times value in units of 2^-40.
     """
 
@@ -116,12 +133,18 @@ def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribu
         OutOfRange: A coordinate is beyond `encoding.range` or the weight beyond its cap.
     """
     update.check(spec)
-    if update.weight > encoding.weight_cap:
+    claimed = float(update.weight)
+    if claimed > encoding.weight_cap:
         raise OutOfRange(
-            f"weight {update.weight:g} is above the round's cap {encoding.weight_cap:g}",
+            f"weight {claimed:g} is above the round's cap {encoding.weight_cap:g}",
             hint="raise `encoding: {weight_cap: …}`",
         )
-    weight = round(update.weight / encoding.weight_cap * 2**WEIGHT_BITS)
+    weight = encoding.encode_weight(claimed)
+    if claimed and not weight:
+        raise OutOfRange(
+            f"weight {claimed:g} is nothing beside the unit {encoding.weight_unit:g}",
+            hint="lower `encoding: {weight_unit: …}`",
+        )
     share = weight * 2.0**-WEIGHT_BITS
     x = update.delta
     peak = float(np.maximum(x.max(initial=0.0), -x.min(initial=0.0)))
@@ -133,12 +156,17 @@ def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribu
     scale = share / encoding.grid
     if peak * scale > _LIMIT:
         raise OutOfRange(
-            f"{_where(spec, np.abs(x) * scale > _LIMIT)} moved by {peak:g}, beyond the declared "
+            f"{_where(spec, np.abs(x) == peak)} moved by {peak:g}, beyond the declared "
             f"range {encoding.range:g}",
             hint="raise `encoding: {range: …}`, standardise the features, or train more gently",
         )
     unit = share * 2.0**METRIC_BITS
-    metrics = {name: round(value * unit) for name, value in update.metrics.items()}
+    for name, value in update.metrics.items():
+        if not abs(float(value) * unit) < 2.0**63:
+            raise OutOfRange(
+                f"metric `{name}` is {float(value):g}, too large for the sum's 8 bytes"
+            )
+    metrics = {name: round(float(value) * unit) for name, value in update.metrics.items()}
     return Contribution(_round(x, scale, key), weight, metrics)
 
 
@@ -146,14 +174,17 @@ def _round(x: Vector, scale: float, key: Key) -> npt.NDArray[np.int32]:
     """Return floor(x * scale + u) block by block, in float64 and so exactly."""
     out = np.empty(x.shape, np.int32)
     bits = key.bits()
+    noisy, draws = np.empty((2, min(_BLOCK, x.size)))
     for start in range(0, x.size, _BLOCK):
         part = x[start : start + _BLOCK]
+        y, u = noisy[: part.size], draws[: part.size]
         raw = bits.random_raw(-(-part.size // 4)).view(np.uint16)[: part.size]
-        noisy = part.astype(np.float64)
-        noisy *= scale
-        noisy += raw * 2.0**-16
-        np.floor(noisy, out=noisy)
-        out[start : start + _BLOCK] = noisy
+        np.multiply(raw, 2.0**-16, out=u)
+        np.multiply(part, scale, out=y, dtype=np.float64)
+        y += u
+        y += 2.0**-17
+        np.floor(y, out=y)
+        out[start : start + _BLOCK] = y
     return out
 
 
@@ -167,7 +198,7 @@ def _where(spec: Spec, bad: npt.NDArray[np.bool_]) -> str:
     return "the update"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Total:
     """An exact sum, decoded.
 
@@ -189,11 +220,16 @@ class ExactSum:
 
     Guarantees: any order of `add` and `merge` over the same contributions gives equal state.
     Not in here: who contributed. The round machine sees to it that each client is added once.
+
+    Args:
+        size: Elements of the vector.
+        encoding: The grid that the contributions are on.
     """
 
-    __slots__ = ("_metrics", "_vector", "count", "weight")
+    __slots__ = ("_metrics", "_vector", "count", "encoding", "weight")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, encoding: Encoding) -> None:
+        self.encoding = encoding
         self._vector: npt.NDArray[np.int64] = np.zeros(size, np.int64)
         self._metrics: dict[str, tuple[int, int]] = {}
         self.weight = 0
@@ -204,7 +240,7 @@ class ExactSum:
 
         Raises:
             WrongShape: Its vector has another length or dtype.
-            OutOfRange: Its weight is not in 0 to 2^30, or the sum is full.
+            OutOfRange: Its weight is below 0 or above the cap, or the sum is full.
         """
         vector = contribution.vector
         if vector.shape != self._vector.shape or vector.dtype != np.int32:
@@ -212,8 +248,13 @@ class ExactSum:
                 f"contribution {vector.dtype}{list(vector.shape)}, "
                 f"expected int32{list(self._vector.shape)}"
             )
-        if not 0 <= contribution.weight <= 2**WEIGHT_BITS:
-            raise OutOfRange(f"encoded weight {contribution.weight}, expected 0 to 2^30")
+        limit = self.encoding.encode_weight(self.encoding.weight_cap)
+        weight = contribution.weight
+        if type(weight) is not int or not 0 <= weight <= limit:
+            raise OutOfRange(f"encoded weight {weight!r}, expected a whole number, 0 to {limit}")
+        for name, value in contribution.metrics.items():
+            if type(value) is not int or not -(2**63) <= value < 2**63:
+                raise OutOfRange(f"encoded metric `{name}` is no signed integer of 8 bytes")
         self._room(1)
         np.add(self._vector, vector, out=self._vector)
         self._count(1, contribution.weight)
@@ -221,9 +262,11 @@ class ExactSum:
             self._add_metric(name, value, contribution.weight)
 
     def merge(self, other: ExactSum) -> None:
-        """Add another sum of the same size."""
+        """Add another sum of the same size on the same grid."""
         if other._vector.shape != self._vector.shape:
             raise WrongShape(f"sum of {other._vector.size}, expected {self._vector.size}")
+        if other.encoding != self.encoding:
+            raise WrongShape(f"sum on the grid {other.encoding}, expected {self.encoding}")
         self._room(other.count)
         np.add(self._vector, other._vector, out=self._vector)
         self._count(other.count, other.weight)
@@ -242,7 +285,7 @@ class ExactSum:
         old_value, old_weight = self._metrics.get(name, (0, 0))
         self._metrics[name] = (old_value + value, old_weight + weight)
 
-    def total(self, encoding: Encoding) -> Total:
+    def total(self) -> Total:
         """Return the decoded mean.
 
         Edge case: a sum of weight zero decodes to a zero vector and no metrics.
@@ -250,7 +293,7 @@ class ExactSum:
         share = self.weight * 2.0**-WEIGHT_BITS
         mean = np.zeros(self._vector.shape, np.float32)
         if self.weight:
-            factor = encoding.grid / share
+            factor = self.encoding.grid / share
             for start in range(0, mean.size, _BLOCK):
                 part = slice(start, start + _BLOCK)
                 mean[part] = self._vector[part] * factor
@@ -259,12 +302,12 @@ class ExactSum:
             for name, (value, weight) in sorted(self._metrics.items())
             if weight
         }
-        return Total(mean, share * encoding.weight_cap, self.count, metrics)
+        return Total(mean, share * self.encoding.weight_unit, self.count, metrics)
 
     def state(self) -> dict[str, Any]:
         """Return everything in this sum as plain values, for comparison and storage."""
         return {
-            "vector": self._vector,
+            "vector": self._vector.copy(),
             "weight": self.weight,
             "count": self.count,
             "metrics": dict(sorted(self._metrics.items())),

@@ -9,6 +9,7 @@ derivation is a hash, so that names are words and not positions.
 from __future__ import annotations
 
 import hashlib
+import operator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -38,13 +39,18 @@ class Key:
 
         Raises:
             ValueError: The seed is not in 0 to 2^64 - 1.
+            TypeError: It is no whole number.
         """
+        seed = operator.index(seed)
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed {seed}: expected 0 to 2^64 - 1")
         return Key(seed, hashlib.sha256(b"choral key v1" + seed.to_bytes(8, "little")).digest())
 
     def fold(self, *parts: Part) -> Key:
         """Return the key of a named child; words and numbers never collide.
+
+        Raises:
+            TypeError: A part that is neither a word nor a whole number.
 
         >>> root = Key.root(7)
         >>> root.fold(1, "a") == root.fold(1).fold("a")
@@ -57,7 +63,7 @@ class Key:
             if isinstance(part, str):
                 body = b"s" + part.encode()
             else:
-                body = b"i" + int(part).to_bytes(16, "little", signed=True)
+                body = b"i" + operator.index(part).to_bytes(16, "little", signed=True)
             state = hashlib.sha256(state + body).digest()
         return Key(self.seed, state)
 

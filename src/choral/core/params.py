@@ -2,7 +2,7 @@
 
 A `Spec` says for every tensor of a model its name, shape, dtype and role; FedBN, FedPer, FedRep and
 LoRA are choices of roles. `Params` are the arrays. The flat vector that clients send covers the
-shared tensors first, then the buffers, each in the order of the spec.
+shared tensors first, then the floating buffers, each in the order of the spec.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import enum
 import fnmatch
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NewType, TypeAlias
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from choral.core.canonical import digest_of
 from choral.core.errors import ConfigError, WrongShape, did_you_mean
-from choral.core.tensors import DTYPES, encode_tensors
+from choral.core.tensors import DTYPES, check_name, encode_tensors
 
 Array: TypeAlias = npt.NDArray[Any]
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -36,7 +36,8 @@ class Role(enum.StrEnum):
     SHARED = "shared"
     """Trained at the clients, aggregated, moved by the strategy."""
     BUFFER = "buffer"
-    """BatchNorm statistics and counters: averaged by weight, never moved by an optimiser."""
+    """BatchNorm statistics: averaged by weight, never moved by an optimiser. A buffer of integers,
+    such as a counter, is not averaged: every round starts from its first value."""
     PERSONAL = "personal"
     """Trained at the client and never leaves it."""
     FROZEN = "frozen"
@@ -57,6 +58,22 @@ class TensorSpec:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def floating(self) -> bool:
+        """Whether its elements are floating-point numbers."""
+        return np.issubdtype(np.dtype(self.dtype), np.floating)
+
+
+def matching(pattern: str, names: Collection[str]) -> list[str]:
+    """Return the names that a pattern means: the name itself, else all that it matches as a glob.
+
+    >>> matching("head.*", ["body.w", "head.w", "head.b"])
+    ['head.w', 'head.b']
+    """
+    if pattern in names:
+        return [pattern]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
 
 class Params(Mapping[str, Array]):
     """An ordered, read-only mapping of names to arrays.
@@ -68,6 +85,7 @@ class Params(Mapping[str, Array]):
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         for name, array in arrays.items():
+            check_name(name)
             if array.dtype.name not in DTYPES:
                 raise ConfigError(
                     f"tensor `{name}` has dtype {array.dtype}",
@@ -87,6 +105,13 @@ class Params(Mapping[str, Array]):
     def __repr__(self) -> str:
         inner = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._arrays.items())
         return f"Params({inner})"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether names, shapes, types and bits are the same, in the same order."""
+        return isinstance(other, Params) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
 
     @property
     def size_bytes(self) -> int:
@@ -134,14 +159,16 @@ class Spec:
             for name, a in params.items()
         }
         for pattern, role in (roles or {}).items():
-            names = [n for n in params if fnmatch.fnmatchcase(n, pattern)]
+            names = matching(pattern, params)
             if not names:
                 raise ConfigError(
                     f"role pattern `{pattern}` matches no tensor",
                     hint=did_you_mean(pattern, params),
                 )
-            if role not in set(Role):
-                raise ConfigError(f"unknown role `{role}`", hint=did_you_mean(role, list(Role)))
+            if not isinstance(role, str) or role not in set(Role):
+                raise ConfigError(
+                    f"unknown role `{role}`", hint=did_you_mean(str(role), list(Role))
+                )
             chosen.update(dict.fromkeys(names, Role(role)))
         for name, role in chosen.items():
             if role is Role.SHARED and not np.issubdtype(params[name].dtype, np.floating):
@@ -164,15 +191,18 @@ class Spec:
 
     @cached_property
     def aggregated(self) -> tuple[TensorSpec, ...]:
-        """The tensors of the flat vector: shared, then buffers."""
+        """The tensors of the flat vector: shared, then floating buffers."""
         return tuple(
-            t for role in (Role.SHARED, Role.BUFFER) for t in self.tensors if t.role is role
+            t
+            for role in (Role.SHARED, Role.BUFFER)
+            for t in self.tensors
+            if t.role is role and t.floating
         )
 
     @cached_property
     def shared_size(self) -> int:
         """Elements of the shared tensors: the part of the vector that a strategy moves."""
-        return sum(t.size for t in self.tensors if t.role is Role.SHARED)
+        return sum(t.size for t in self.aggregated if t.role is Role.SHARED)
 
     @cached_property
     def vector_size(self) -> int:
@@ -193,18 +223,31 @@ class Spec:
                 )
 
     def flatten(self, params: Mapping[str, Array], out: Vector | None = None) -> Vector:
-        """Return the aggregated tensors as one float32 vector of `vector_size` elements."""
+        """Return the aggregated tensors as one float32 vector of `vector_size` elements.
+
+        Args:
+            params: Has the tensors of this spec, perhaps others.
+            out: Where to write, float32 of shape `[vector_size]`; default a new vector.
+
+        Raises:
+            WrongShape: A tensor has another shape.
+        """
         vector = np.empty(self.vector_size, np.float32) if out is None else out
         at = 0
         for t in self.aggregated:
-            vector[at : at + t.size] = params[t.name].reshape(-1)
+            array = params[t.name]
+            if array.shape != t.shape:
+                raise WrongShape(
+                    f"tensor `{t.name}` has shape {list(array.shape)}, expected {list(t.shape)}"
+                )
+            vector[at : at + t.size] = array.reshape(-1)
             at += t.size
         return vector
 
     def unflatten(self, vector: Vector, rest: Mapping[str, Array]) -> Params:
         """Return the model whose aggregated tensors come from `vector` and the others from `rest`.
 
-        Integer buffers are rounded to the nearest integer. Tensors of dtype float32 are views.
+        All arrays that come from the vector are read-only; those of dtype float32 are views of it.
 
         Raises:
             WrongShape: The vector has another length.
@@ -215,10 +258,8 @@ class Spec:
         at = 0
         for t in self.aggregated:
             part = vector[at : at + t.size].reshape(t.shape)
-            if np.issubdtype(np.dtype(t.dtype), np.floating):
-                found[t.name] = part.astype(t.dtype, copy=False)
-            else:
-                found[t.name] = np.rint(part.astype(np.float64)).astype(t.dtype)
+            found[t.name] = part.astype(t.dtype, copy=False)
+            found[t.name].flags.writeable = False
             at += t.size
         return Params(
             {t.name: found[t.name] if t.name in found else rest[t.name] for t in self.tensors}

@@ -106,7 +106,9 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return the hashed fields as a JSON object."""
         body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
-        return body | {"local": asdict(self.local), "encoding": asdict(self.encoding)}
+        numbers = {"mu": self.mu + 0.0, "deadline_s": self.deadline_s + 0.0}
+        local = asdict(self.local) | {"lr": float(self.local.lr)}
+        return body | numbers | {"local": local, "encoding": asdict(self.encoding)}
 
     @property
     def digest(self) -> str:

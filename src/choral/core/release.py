@@ -77,13 +77,23 @@ class Released(Generic[T]):
         event: The record.
     """
 
-    __slots__ = ("event", "value")
+    __slots__ = ("__event", "__value")
 
     def __init__(self, value: T, event: ReleaseEvent, *, gate: object) -> None:
         if gate is not _GATE:
             raise TypeError("a Released value is made by a ledger alone")
-        self.value = value
-        self.event = event
+        self.__value = value
+        self.__event = event
+
+    @property
+    def value(self) -> T:
+        """The value."""
+        return self.__value
+
+    @property
+    def event(self) -> ReleaseEvent:
+        """The record."""
+        return self.__event
 
     def map(self, function: Callable[[T], U]) -> Released[U]:
         """Return the result of a function of the value: post-processing needs no new release."""

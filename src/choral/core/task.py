@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from choral.core.keys import Key
 from choral.core.params import Array, ClientId, Params, Role, Spec
@@ -85,13 +85,18 @@ class ClientSource(Protocol):
         ...
 
 
+def is_columns(data: Any) -> TypeGuard[tuple[Any, ...] | list[Any]]:
+    """Return whether `data` is columns such as `(X, y)`: a tuple, or a list of arrays."""
+    if isinstance(data, tuple):
+        return bool(data) and all(hasattr(c, "__len__") for c in data)
+    return isinstance(data, list) and bool(data) and all(hasattr(c, "shape") for c in data)
+
+
 def count_examples(data: Any) -> int:
-    """Return the number of examples of a client's data.
+    """Return the number of examples of a client's data: columns, or a dataset with a length.
 
     >>> import numpy as np
     >>> count_examples((np.zeros((3, 2)), np.zeros(3)))
     3
     """
-    if isinstance(data, tuple | list) and data and hasattr(data[0], "__len__"):
-        return len(data[0])
-    return len(data)
+    return len(data[0]) if is_columns(data) else len(data)

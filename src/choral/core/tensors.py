@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from choral.core.errors import StoreError
+from choral.core.errors import ConfigError, StoreError
 
 DTYPES: dict[str, str] = {
     "float64": "F64",
@@ -36,6 +36,7 @@ DTYPES: dict[str, str] = {
 
 _FROM_FILE = {code: name for name, code in DTYPES.items()}
 MAX_HEADER_BYTES = 1 << 20
+_MAX_NDIM = 32
 
 
 def encode_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[memoryview]:
@@ -60,6 +61,11 @@ def encode_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[memoryvie
         buffers.append(raw)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise StoreError(
+            f"header of {len(text)} bytes for {len(header)} tensors, expected at most "
+            f"{MAX_HEADER_BYTES}"
+        )
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for raw in buffers:
         yield raw.reshape(-1).view(np.uint8).data
@@ -79,12 +85,18 @@ def decode_tensors(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
     if length > MAX_HEADER_BYTES or 8 + length > len(view):
         raise StoreError(f"tensor file with a header of {length} bytes in {len(view)} bytes")
     try:
-        header = json.loads(bytes(view[8 : 8 + length]))
-    except ValueError as error:
+        header = json.loads(
+            str(view[8 : 8 + length], "utf-8"),
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_repeats,
+        )
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"tensor file whose header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise StoreError("tensor file whose header is not a JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(type(v) is str for v in metadata.values()):
+        raise StoreError("tensor file whose metadata is not an object of strings")
     body = view[8 + length :]
     arrays: dict[str, npt.NDArray[Any]] = {}
     at = 0
@@ -93,11 +105,37 @@ def decode_tensors(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
         dtype, shape = _dtype_and_shape(name, entry)
         if start != at or end - start != dtype.itemsize * math.prod(shape) or end > len(body):
             raise StoreError(f"tensor `{name}`: offsets [{start}, {end}] do not fit its shape")
-        arrays[name] = np.frombuffer(body[start:end], dtype).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(body[start:end], dtype).reshape(shape)
+        except ValueError as error:  # no elements, and a dimension beyond NumPy's own limit
+            raise StoreError(f"tensor `{name}`: {error}") from None
         at = end
     if at != len(body):
         raise StoreError(f"tensor file with {len(body) - at} bytes behind its last tensor")
     return {name: arrays[name] for name in header}
+
+
+def check_name(name: str) -> None:
+    """Raise `ConfigError` for a tensor name that no file can hold."""
+    if name == "__metadata__":
+        raise ConfigError("tensor `__metadata__`: the file format keeps this name for itself")
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ConfigError(f"tensor {name!r}: the name is not Unicode text")
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse keys that come twice or that are not Unicode text."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    for key, value in pairs:
+        for text in (key, value) if isinstance(value, str) else (key,):
+            text.encode()
+    return found
 
 
 def _offsets(name: str, entry: Any) -> tuple[int, int]:
@@ -116,8 +154,12 @@ def _offsets(name: str, entry: Any) -> tuple[int, int]:
 def _dtype_and_shape(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Return the checked dtype and shape of a header entry."""
     code, shape = entry.get("dtype"), entry.get("shape")
-    if code not in _FROM_FILE:
+    if not isinstance(code, str) or code not in _FROM_FILE:
         raise StoreError(f"tensor `{name}`: dtype {code!r} is not allowed")
-    if not isinstance(shape, list) or not all(type(v) is int and v >= 0 for v in shape):
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_NDIM
+        or not all(type(v) is int and v >= 0 for v in shape)
+    ):
         raise StoreError(f"tensor `{name}`: bad shape {shape!r}")
     return np.dtype(_FROM_FILE[code]).newbyteorder("<"), tuple(shape)

@@ -8,6 +8,7 @@ sum to one client, and which privacy event it is. A reducer says how updates bec
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -121,6 +122,8 @@ def check_chain(transforms: Sequence[Transform], reducer: Reducer, aggregation: 
         PlanError: A rule that needs every update where only the sum is seen, noise without a
             bound before it, or a bound that a later transform breaks before the noise.
     """
+    if aggregation not in ("plain", "secure", "robust"):
+        raise PlanError(f"unknown aggregation `{aggregation}`", hint="known: plain, robust, secure")
     if aggregation == "secure" and reducer.kind is Kind.EACH:
         raise PlanError(
             f"`{reducer.name}` needs every client's update, and secure aggregation shows only the "
@@ -138,7 +141,9 @@ def check_chain(transforms: Sequence[Transform], reducer: Reducer, aggregation: 
                 hint=f"remove `{transform.name}`, or use plain aggregation with a rule that reads "
                 "every update",
             )
-        if declared.noise and bound is None:
+        if declared.bounds is not None and not 0 < declared.bounds < math.inf:
+            raise PlanError(f"`{transform.name}` bounds updates by {declared.bounds}")
+        if declared.noise and bound is None and declared.bounds is None:
             raise PlanError(
                 f"`{transform.name}` adds noise, but nothing bounds an update before it",
                 hint="put a clip before the noise",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from choral.core.errors import NotFinite, UpdateRejected, WrongShape
-from choral.core.params import Params, Spec, Vector
+from choral.core.params import Array, Params, Spec, TensorSpec, Vector
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Update:
     """A client's change to the model, before it is encoded.
 
@@ -36,27 +37,34 @@ class Update:
     @staticmethod
     def between(
         spec: Spec,
-        old: Mapping[str, np.ndarray],
-        new: Mapping[str, np.ndarray],
+        old: Mapping[str, Array],
+        new: Mapping[str, Array],
         *,
         weight: float,
         metrics: Mapping[str, float],
     ) -> Update:
         """Return the update that turns `old` into `new`, personal tensors kept apart.
 
-        Differences are taken in float64, so that a float64 model or a counter loses nothing but
-        the final rounding to float32.
+        Differences of float64 models are taken in float64, so that they lose nothing but the final
+        rounding to float32.
+
+        Raises:
+            WrongShape: A tensor is missing, is no array of numbers, or has another shape.
         """
         delta = np.empty(spec.vector_size, np.float32)
         at = 0
         for t in spec.aggregated:
-            a, b = np.asarray(new[t.name]), np.asarray(old[t.name])
+            a, b = _tensor(new, t), _tensor(old, t)
             if a.dtype != np.float32 or b.dtype != np.float32:
                 a, b = a.astype(np.float64), b.astype(np.float64)
             part = delta[at : at + t.size]
             part[...] = (a - b).reshape(-1)
             at += t.size
-        personal = {t.name: new[t.name] for t in spec.tensors if t.role == "personal"}
+        personal = {
+            t.name: _tensor(new, t).astype(t.dtype, copy=False)
+            for t in spec.tensors
+            if t.role == "personal"
+        }
         return Update(delta, weight, metrics, Params(personal) if personal else None)
 
     def merge(self, other: Update) -> Update:
@@ -67,8 +75,12 @@ class Update:
         >>> float(a.merge(b).delta[0]), a.merge(b).weight
         (3.0, 3.0)
         """
-        total = self.weight + other.weight
-        share = other.weight / total if total else 0.0
+        if not other.weight:
+            return self
+        if not self.weight:
+            return other
+        total = float(self.weight) + float(other.weight)
+        share = float(other.weight) / total
         delta = self.delta + np.float32(share) * (other.delta - self.delta)
         names = self.metrics.keys() & other.metrics.keys()
         metrics = {
@@ -85,10 +97,33 @@ class Update:
             raise WrongShape(
                 f"delta of shape {list(self.delta.shape)}, expected [{spec.vector_size}]"
             )
-        if not (isinstance(self.weight, int | float) and math.isfinite(self.weight)):
+        if not _finite(self.weight):
             raise NotFinite(f"weight {self.weight!r}, expected a finite number")
         if self.weight < 0:
             raise UpdateRejected(f"weight {self.weight}, expected at least 0")
         for name, value in self.metrics.items():
-            if not math.isfinite(value):
-                raise NotFinite(f"metric `{name}` is {value}, expected a finite number")
+            if not _finite(value):
+                raise NotFinite(f"metric `{name}` is {value!r}, expected a finite number")
+
+
+def _tensor(arrays: Mapping[str, Array], t: TensorSpec) -> Array:
+    """Return one tensor of a model, checked against its spec."""
+    array = arrays.get(t.name)
+    if array is None:
+        raise WrongShape(f"the trained model has no tensor `{t.name}`")
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        got = getattr(array, "dtype", type(array).__name__)
+        raise WrongShape(f"tensor `{t.name}` is {got}, expected an array of {t.dtype}")
+    if array.shape != t.shape:
+        raise WrongShape(
+            f"tensor `{t.name}` has shape {list(array.shape)}, expected {list(t.shape)}"
+        )
+    return array
+
+
+def _finite(value: object) -> bool:
+    """Return whether `value` is a real number that a float can hold."""
+    try:
+        return isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:
+        return False

@@ -96,18 +96,19 @@ def dirichlet(
     """Give everyone the same number of examples (up to one) and a mix of labels of their own.
 
     Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution for federated
-    visual classification": client k draws its mix q from Dir(alpha * p), where p is the mix of the
-    whole dataset, then its labels from q, without replacement; once a label is used up, q is
-    renormalised over the others. Since part of a Dirichlet vector, renormalised, is a Dirichlet
-    vector too, clients after that draw q over the labels that are left. Clients draw in a random
-    order. Since nothing is left over, the last few take what the others left, whatever their q.
+    visual classification": client k draws its mix q from Dir(alpha * K * p), where p is the mix of
+    the whole dataset and K the number of labels, then its labels from q, without replacement; once
+    a label is used up, q is renormalised over the others. Since part of a Dirichlet vector,
+    renormalised, is a Dirichlet vector too, clients after that draw q over the labels that are
+    left. Clients draw in a random order. Since nothing is left over, the last few take what the
+    others left, whatever their q.
 
     Args:
         labels: Shape `[n]`.
         clients: At least 1.
         alpha: Above 0. Small: one label for each client; large: everyone has the mix p. It is the
-            sum of the parameters, as in the paper; a library that gives every label the parameter
-            a has `alpha = a * number of labels`.
+            parameter of one label where all are equally frequent, as most libraries have it; the
+            paper's own alpha is the sum of the parameters, K times this one.
         min_examples: Examples that every client must get, at least 1.
         key: Where the draws come from.
 
@@ -119,7 +120,7 @@ def dirichlet(
     _positive("alpha", alpha)
     codes, kinds = _codes(labels)
     left = np.bincount(codes, minlength=len(kinds))
-    weights = np.maximum(alpha * left / len(labels), 1e-12)
+    weights = np.maximum(alpha * len(kinds) * left / len(labels), 1e-12)
     place = np.cumsum(left) - left
     owner = np.empty(len(labels), np.int64)
     sizes = even_sizes(len(labels), clients)

@@ -16,11 +16,12 @@ import numpy as np
 from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
 from choral.core.keys import Key
 from choral.core.params import Array
+from choral.core.task import is_columns
 from choral.data import partition as ways
 from choral.data.examples import Missing, encode
 from choral.data.schema import Schema
 from choral.data.sources import TEST_FRACTION, PartitionSource
-from choral.data.split import count, is_columns, labels_of
+from choral.data.split import count, labels_of
 from choral.data.tables import read_table
 
 

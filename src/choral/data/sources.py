@@ -15,12 +15,12 @@ from typing import Any, Final, cast
 from choral.core.errors import ConfigError, DataError
 from choral.core.params import Array, ClientId
 from choral.core.selection import Strata
-from choral.core.task import ClientData, ClientSource
+from choral.core.task import ClientData, ClientSource, is_columns
 from choral.data.examples import Missing, read_examples
 from choral.data.ids import NumberedIds, client_id, id_for
 from choral.data.partition import Partition
 from choral.data.schema import Schema
-from choral.data.split import check_fraction, count, held_out_size, is_columns, split, take
+from choral.data.split import check_fraction, count, held_out_size, split, take
 from choral.data.tables import CSV_SUFFIXES, PARQUET_SUFFIXES
 
 TEST_FRACTION: Final = 0.2
@@ -43,7 +43,7 @@ def as_source(clients: Any, *, test_fraction: float = TEST_FRACTION, seed: int =
     """
     if all(hasattr(clients, name) for name in ("ids", "load", "strata", "examples")):
         return cast(ClientSource, clients)
-    if hasattr(clients, "shape") or (is_columns(clients) and isinstance(clients, tuple)):
+    if hasattr(clients, "shape") or (isinstance(clients, tuple) and is_columns(clients)):
         raise ConfigError(
             "clients are one dataset, expected one per client",
             hint="deal it out: choral.data.iid((X, y), clients=10)",

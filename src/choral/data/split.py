@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from choral.core.errors import ConfigError, DataError, EmptyClient
 from choral.core.keys import Key
 from choral.core.params import ClientId
 from choral.core.selection import Strata
-from choral.core.task import ClientData
+from choral.core.task import ClientData, is_columns
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -42,14 +42,6 @@ class Subset:
 
     def __getitem__(self, at: int) -> Any:
         return self.dataset[int(self.indices[at])]
-
-
-def is_columns(data: Any) -> TypeGuard[tuple[Any, ...] | list[Any]]:
-    """Return whether `data` is columns such as `(X, y)`: a tuple, or a list of arrays."""
-    return bool(data) and (
-        (isinstance(data, tuple) and all(hasattr(c, "__len__") for c in data))
-        or (isinstance(data, list) and all(hasattr(c, "shape") for c in data))
-    )
 
 
 def count(data: Any, who: str) -> int:

@@ -74,6 +74,7 @@ class Aggregated:
 
     Attributes:
         count: Contributions in the sum.
+        dropped: Invited clients that failed, or were waited for in vain.
         weight: Sum of their weights.
         bytes_up: Bytes of the contributions.
         bytes_down: Bytes of the models sent out.
@@ -83,6 +84,7 @@ class Aggregated:
     round: int
     attempt: int
     count: int
+    dropped: int
     weight: float
     bytes_up: int
     bytes_down: int

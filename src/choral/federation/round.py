@@ -79,6 +79,15 @@ class RoundMachine:
         self._policy = policy
         self._invited: frozenset[ClientId] = frozenset()
 
+    @property
+    def dropped(self) -> int:
+        """Invited clients that failed or, until the goal is reached, have not answered."""
+        if self.cohort is None:
+            return 0
+        if len(self.accepted) >= self.cohort.goal:
+            return len(self.failed)
+        return len(self.cohort.clients) - len(self.accepted)
+
     def receive(self, event: RoundEvent) -> Commands:
         """Take an event of this round; return what is to be done now."""
         attempt = getattr(event, "attempt", self.attempt)
@@ -188,7 +197,7 @@ class RoundMachine:
         A sealed attempt keeps its survivors, so that the restarted round gives the same model.
         """
         cohort = self._chosen()
-        kept = [c for c in event.kept if c in self.accepted]
+        kept = dict.fromkeys(c for c in event.kept if c in self.accepted)
         sealed = self.phase not in OPEN
         if sealed and len(kept) == len(self.accepted):
             return self._seal()
@@ -197,7 +206,7 @@ class RoundMachine:
             self.cohort = Cohort(wanted, len(wanted), cohort.quorum)
             self._invited = frozenset(wanted)
         self.phase = Phase.COLLECTING
-        self.accepted = dict.fromkeys(kept)
+        self.accepted = kept
         asked = tuple(c for c in wanted if c not in self.accepted and c not in self.failed)
         return (
             SetTimer(self.round, self.attempt, "deadline", self._policy.deadline_s),

@@ -17,6 +17,9 @@ from choral.core.transform import Chain
 from choral.federation.participant import Participant
 from choral.federation.policy import RunPolicy
 
+_CAP = 2**10
+"""How far above the largest known client a weight may be before it is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -47,7 +50,8 @@ class RunSetup:
         local: Hyper-parameters of local training.
         seed: Seed of every reproducible draw.
         range: Largest magnitude of a coordinate of one update, see `Encoding`.
-        weight_cap: Largest weight of one client; None follows the largest of the cohort.
+        weight_cap: Weight above which a client is refused; None stands for 1 024 times the
+            largest number of examples in the cohort.
         evaluation: How the model is measured.
         chain: Transforms between task and sum.
         aggregation: `plain`, `secure` or `robust`.
@@ -113,16 +117,20 @@ class RunSetup:
         )
 
     def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Encoding:
-        """Return the grid of an attempt: the cap follows the largest client where sizes are known.
+        """Return the grid of an attempt: its unit follows the largest client where all are known.
 
-        `Encoding` rounds the cap up to a power of two, so it tells no client's exact count.
+        `Encoding` rounds the unit up to a power of two, so it tells no client's exact count.
         """
         if terms.weighting == "uniform":
-            return Encoding(self.range, 1.0)
-        if self.weight_cap is not None:
-            return Encoding(self.range, self.weight_cap)
+            return Encoding(self.range, 1.0, 1.0)
+        unit = self._largest(clients)
+        cap = unit * _CAP if self.weight_cap is None else min(self.weight_cap, unit * 2**20)
+        return Encoding(self.range, unit, cap)
+
+    def _largest(self, clients: Sequence[ClientId]) -> float:
+        """Return the cohort's largest number of examples, or a middling one."""
         sizes = [self.source.examples(client) for client in clients]
         known = [size for size in sizes if size is not None]
         if not known or len(known) < len(sizes):
-            return Encoding(self.range)
-        return Encoding(self.range, float(max([1, *known])))
+            return Encoding().weight_unit
+        return float(max(1, *known, 1))

@@ -81,7 +81,7 @@ class RunView:
     def _aggregated(self, event: Aggregated) -> None:
         self._open |= {
             "completed": event.count,
-            "dropped": self._open.get("selected", event.count) - event.count,
+            "dropped": event.dropped,
             "weight": event.weight,
             "update_norm": {"mean": None, "max": event.update_norm_max},
             "bytes_up": event.bytes_up,

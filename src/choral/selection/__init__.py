@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
+from choral.core.registry import build_named
 from choral.core.selection import Selector
 from choral.selection.coverage import Coverage, StratumCoverage, coverage
 from choral.selection.history import Participation
@@ -54,16 +53,4 @@ def build(name: str, /, **arguments: Any) -> Selector:
     >>> build("stratified", by="region")
     Stratified(by='region', min_share=0.0, minimum=0)
     """
-    kind = SELECTIONS.get(str(name))
-    if kind is None:
-        raise UnknownName(f"unknown selection `{name}`", hint=did_you_mean(str(name), SELECTIONS))
-    parameters = inspect.signature(kind).parameters
-    for key in arguments:
-        if key not in parameters:
-            raise UnknownKey(
-                f"selection `{name}` has no argument `{key}`", hint=did_you_mean(key, parameters)
-            )
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in arguments:
-            raise ConfigError(f"selection `{name}` needs `{key}`")
-    return kind(**arguments)
+    return build_named(SELECTIONS, name, arguments, what="selection")

@@ -11,6 +11,14 @@ import numpy.typing as npt
 from choral.core.errors import RunFailed
 
 
+class _Memory(SharedMemory):
+    """Shared memory that does not complain when arrays over it outlive it: the system unmaps it."""
+
+    def __del__(self) -> None:
+        with suppress(BufferError, OSError):
+            self.close()
+
+
 class Block:
     """A block of shared memory.
 
@@ -21,7 +29,7 @@ class Block:
 
     def __init__(self, size: int | None = None, *, name: str | None = None) -> None:
         try:
-            self._memory = SharedMemory(name, create=size is not None, size=max(1, size or 0))
+            self._memory = _Memory(name, create=size is not None, size=max(1, size or 0))
         except OSError as error:
             raise RunFailed(
                 f"no shared memory of {size} bytes: {error}",

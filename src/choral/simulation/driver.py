@@ -201,7 +201,9 @@ class Driver:
             spec=self._spec,
             model_sha256=self._params.sha256,
         )
-        self._attempt = _Attempt(plan, ExactSum(self._spec.vector_size), self._clock.monotonic())
+        self._attempt = _Attempt(
+            plan, ExactSum(self._spec.vector_size, plan.encoding), self._clock.monotonic()
+        )
         self._attempt.bytes_down = self._params.size_bytes * len(command.clients)
         arrivals = sorted(self._arrivals(command), key=lambda pair: pair[0])
         self._outcomes = self._engine.train(
@@ -265,13 +267,14 @@ class Driver:
     def _aggregate(self, command: ev.Aggregate) -> ev.Event:
         attempt = self._going_on()
         self._end_work()
-        total = attempt.total.total(attempt.plan.encoding)
+        total = attempt.total.total()
         total = self._participant.chain.decode(total, self._spec, attempt.plan)
         attempt.sum = Private(total)
         return ev.Aggregated(
             command.round,
             command.attempt,
             count=total.count,
+            dropped=0 if self._machine.round is None else self._machine.round.dropped,
             weight=total.weight,
             bytes_up=attempt.bytes_up,
             bytes_down=attempt.bytes_down,

@@ -111,12 +111,13 @@ def launch(setup: RunSetup, how: Launch) -> Result:
         spec=driver.spec,
         coverage=coverage(setup.source, driver.machine.history, by=setup.strata).as_json(),
         duration_s=how.clock.monotonic() - started,
+        finished=datetime.fromtimestamp(how.clock.wall(), UTC).isoformat(timespec="seconds"),
     )
     if view.status == "failed":
         if folder is not None:
             _leave(folder, journal)
         raise _failure(result, driver.failed)
-    return _completed(result, setup, folder, driver, how.clock)
+    return _completed(result, setup, folder, driver)
 
 
 def _journal(setup: RunSetup, how: Launch, folder: RunFolder | None) -> tuple[RunSetup, Journal]:
@@ -184,21 +185,19 @@ def _failure(result: Result, failed: list[Failed]) -> RunFailed:
     return error
 
 
-def _completed(
-    result: Result, setup: RunSetup, folder: RunFolder | None, driver: Driver, clock: Clock
-) -> Result:
+def _completed(result: Result, setup: RunSetup, folder: RunFolder | None, driver: Driver) -> Result:
     if folder is None:
         return result
-    path = folder.complete(result.to_json(), driver.released, lineage(result, setup, driver, clock))
+    path = folder.complete(result.to_json(), driver.released, lineage(result, setup, driver))
     return replace(result, model_path=path)
 
 
-def lineage(result: Result, setup: RunSetup, driver: Driver, clock: Clock) -> dict[str, Any]:
+def lineage(result: Result, setup: RunSetup, driver: Driver) -> dict[str, Any]:
     """Return where a model comes from, as the JSON beside it."""
     return {
         "model_sha256": result.model_sha256,
         "parent_sha256": driver.first_sha256,
-        "created": datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds"),
+        "created": result.finished,
         "choral": __version__,
         "run_id": result.run_id,
         "name": result.name,

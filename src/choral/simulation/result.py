@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from choral._version import __version__
 from choral.core.params import Params, Spec
 from choral.core.release import NO_MECHANISM
 from choral.federation.setup import RunSetup
@@ -35,6 +36,7 @@ class Result:
         model_sha256: Digest of the model's file.
         model_path: That file, or None where the run has no folder.
         duration_s: Wall seconds.
+        finished: When it ended, ISO 8601 in UTC.
         params: The model, name to array.
         spec: Its schema.
     """
@@ -55,6 +57,7 @@ class Result:
     failures: Sequence[Mapping[str, Any]]
     model_sha256: str
     duration_s: float
+    finished: str
     params: Params = field(repr=False)
     spec: Spec = field(repr=False)
     model_path: Path | None = None
@@ -69,7 +72,7 @@ class Result:
         spec: Spec,
         coverage: Mapping[str, Any],
         duration_s: float,
-        model_path: Path | None = None,
+        finished: str,
     ) -> Result:
         """Return the result that a view tells."""
         return Result(
@@ -89,9 +92,9 @@ class Result:
             failures=tuple(view.failures),
             model_sha256=view.model_sha256,
             duration_s=duration_s,
+            finished=finished,
             params=params,
             spec=spec,
-            model_path=model_path,
         )
 
     @property
@@ -136,6 +139,8 @@ class Result:
             "model_sha256": self.model_sha256,
             "model_path": None if self.model_path is None else str(self.model_path),
             "duration_s": self.duration_s,
+            "finished": self.finished,
+            "choral": __version__,
             "failures": [dict(f) for f in self.failures],
         }
 

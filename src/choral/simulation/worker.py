@@ -68,8 +68,7 @@ def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
                 pipe.send(("ok", None))
                 while True:
                     job: Job = pipe.recv()
-                    params = Params(decode_tensors(model.view[: shared.model_bytes]))
-                    pipe.send(("ok", (job.number, _answer(job, params, inline, slots, shared))))
+                    pipe.send(("ok", (job.number, _answer(job, inline, model, slots, shared))))
         except ChoralError as error:
             pipe.send(("error", error.code, error.message, error.hint))
     model.close()
@@ -77,9 +76,10 @@ def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
 
 
 def _answer(
-    job: Job, params: Params, inline: InlineEngine, slots: Block, shared: Shared
+    job: Job, inline: InlineEngine, model: Block, slots: Block, shared: Shared
 ) -> Sequence[Any]:
     """Do a job; contributions' vectors go into the job's slots."""
+    params = Params(decode_tensors(model.view[: shared.model_bytes]))
     personal = {client: Params(arrays) for client, arrays in job.personal.items()}
     if job.work is None:
         return list(inline.evaluate(params, job.clients, personal))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
+from choral.core.registry import build_named
 from choral.core.strategy import AnyStrategy
 from choral.strategies.fedadagrad import FedAdagrad
 from choral.strategies.fedadam import FedAdam
@@ -51,16 +50,4 @@ def build(name: str, /, **arguments: Any) -> AnyStrategy:
     >>> build("fedprox", mu=0.1)
     FedProx(mu=0.1, weighting='examples')
     """
-    kind = STRATEGIES.get(str(name))
-    if kind is None:
-        raise UnknownName(f"unknown strategy `{name}`", hint=did_you_mean(str(name), STRATEGIES))
-    parameters = inspect.signature(kind).parameters
-    for key in arguments:
-        if key not in parameters:
-            raise UnknownKey(
-                f"strategy `{name}` has no argument `{key}`", hint=did_you_mean(key, parameters)
-            )
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in arguments:
-            raise ConfigError(f"strategy `{name}` needs `{key}`")
-    return kind(**arguments)
+    return build_named(STRATEGIES, name, arguments, what="strategy")

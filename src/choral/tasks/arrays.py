@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from choral.core.errors import DataError, EmptyClient
 from choral.core.params import Array, Vector
+from choral.core.task import is_columns
 
 
 def pair(data: Any) -> tuple[Any, Any]:
@@ -19,7 +20,7 @@ def pair(data: Any) -> tuple[Any, Any]:
         DataError: It is no pair, or its members differ in length.
         EmptyClient: It holds no examples.
     """
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    if not is_columns(data) or len(data) != 2:
         raise DataError(f"data is {_describe(data)}, expected a pair (X, y)")
     x, y = data
     try:

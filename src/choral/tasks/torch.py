@@ -36,9 +36,11 @@ class TorchTask:
     are shared, those with `requires_grad=False` frozen, buffers are buffers. `roles` changes them.
 
     Data is `(X, y)`, arrays or tensors of any shape that the module takes, or a dataset with a
-    length whose items are pairs. Floating values take the dtype of the model; whole-number targets
-    become int64. Where the module gives one output for each target, such as `[n, 1]` for `[n]`, the
-    output takes the target's shape and the target the output's dtype before the loss sees them.
+    length whose items are pairs, such as a list of them. Floating values take the dtype of the
+    model; whole-number targets become int64. Where the module gives one output for each target,
+    such as `[n, 1]` for `[n]`, the output takes the target's shape and the target the output's
+    dtype before the loss sees them. The last batch of a pass may be short; BatchNorm refuses one
+    that holds a single example.
 
     `evaluate` reports `loss`, and by itself `accuracy` where targets are classes (largest output;
     or, with a single output and targets 0 and 1, output > 0) and `mse` and `mae` where they are
@@ -150,6 +152,10 @@ class TorchTask:
             replica.load(params)
             module = replica.mode(training=False)
             return measure(module, local, self._loss, metrics=self._metrics)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the module behind: another process builds its own, with memory of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_replica"}
 
     @cached_property
     def _replica(self) -> Replica:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from choral.core.errors import DataError, EmptyClient
 from choral.core.keys import Key
 from choral.core.plan import Local
+from choral.core.task import is_columns
 from choral.tasks.arrays import numbers, pair
 from choral.tasks.batches import passes
 from choral.tasks.torch_replica import Replica
@@ -33,10 +34,10 @@ def examples(data: Any, replica: Replica) -> Examples:
     """
     if isinstance(data, TensorDataset) and type(data) is TensorDataset:
         x, y = pair(data.tensors)
-    elif isinstance(data, Dataset) or not isinstance(data, tuple | list):
-        x, y = _stacked(data)
-    else:
+    elif isinstance(data, tuple) or is_columns(data):
         x, y = pair(data)
+    else:
+        x, y = _stacked(data)
     inputs = _tensor("X", x, replica.dtype)
     targets = _tensor("y", y, replica.dtype)
     if not targets.is_floating_point() and targets.dtype != torch.int64:

@@ -13,7 +13,7 @@ from choral.core.plan import Plan
 from choral.tasks.torch_data import Examples, batches
 from choral.tasks.torch_metrics import Loss, Metric, aligned, own_metrics
 from choral.tasks.torch_replica import Replica
-from choral.tasks.torch_step import Stepper, pull
+from choral.tasks.torch_step import Stepper, backward, pull
 
 EVALUATION_BATCH = 256
 
@@ -33,6 +33,7 @@ def fit(
     """
     module = replica.mode(training=True)
     parameters = [s.tensor for s in replica.trained]
+    run_backward = backward(replica.device)
     step = stepper(replica.trained, plan.local.lr)
     add_pull = None if plan.objective.plain else pull(replica, plan.objective)
     losses, sizes = [], []
@@ -45,7 +46,7 @@ def fit(
                 f"the loss has shape {list(value.shape)}, expected one number",
                 hint="return the mean over the batch",
             )
-        torch.autograd.backward(value)
+        run_backward(value)
         if add_pull is not None:
             add_pull()
         step()

@@ -6,7 +6,6 @@ tensor of its state is overwritten by `load`; nothing of one client reaches the 
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from choral.core.errors import ConfigError
-from choral.core.params import Array, Params, Role, Spec, Vector
+from choral.core.params import Array, Params, Role, Spec, Vector, matching
 from choral.core.tensors import DTYPES
 
 Model = Callable[[], nn.Module]
@@ -264,8 +263,8 @@ def _spec(slots: list[Slot], roles: Mapping[str, Role | str], aliases: Mapping[s
     """Return the schema: roles by what each tensor is, then what the user says of them."""
     params = {s.name: s.raw.cpu().numpy() for s in slots}
     for pattern in roles:
-        tied = fnmatch.filter(aliases, pattern)
-        if tied and not fnmatch.filter(params, pattern):
+        tied = matching(pattern, aliases)
+        if tied and not matching(pattern, params):
             raise ConfigError(
                 f"role pattern `{pattern}` matches `{tied[0]}` alone, a second name of a tensor",
                 hint=f"name the tensor it is tied to: `{aliases[tied[0]]}`",
@@ -273,7 +272,7 @@ def _spec(slots: list[Slot], roles: Mapping[str, Role | str], aliases: Mapping[s
     Spec.of(params, roles)  # reports unknown roles, and patterns without a tensor
     chosen: dict[str, Role | str] = {s.name: _role(s) for s in slots}
     for pattern, role in roles.items():
-        chosen.update(dict.fromkeys(fnmatch.filter(params, pattern), role))
+        chosen.update(dict.fromkeys(matching(pattern, params), role))
     return Spec.of(params, exact(chosen))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
@@ -67,6 +68,44 @@ def _plain_sgd(slots: list[Slot], lr: float) -> Callable[[], None]:
                 raw.add_(tensor.grad, alpha=-lr)
 
     return step
+
+
+def backward(device: torch.device) -> Callable[[torch.Tensor], None]:
+    """Return what adds the gradients of a loss to those of the parameters.
+
+    `torch.autograd.backward` checks its arguments for as long as a small model's gradient takes to
+    compute, so on the CPU its engine is called directly. The engine's signature is internal to
+    PyTorch: where it is another one, the public function serves.
+    """
+    engine = _engine() if device.type == "cpu" else None
+    if engine is None:
+        return torch.autograd.backward
+    run = engine
+    seeds: dict[torch.dtype, torch.Tensor] = {}
+
+    def direct(loss: torch.Tensor) -> None:
+        if type(loss) is not torch.Tensor:
+            torch.autograd.backward(loss)
+            return
+        seed = seeds.get(loss.dtype)
+        if seed is None:
+            seed = seeds[loss.dtype] = torch.ones_like(loss)
+        run((loss,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+    return direct
+
+
+@cache
+def _engine() -> Callable[..., Any] | None:
+    """Return the engine's entry if it does on a small example what is expected of it."""
+    at = torch.ones((), requires_grad=True)
+    try:
+        run: Callable[..., Any] = torch.autograd.Variable._execution_engine.run_backward
+        seed = torch.ones(())
+        run((at * 3,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return run if at.grad is not None and at.grad.item() == 3 else None
 
 
 def pull(replica: Replica, objective: Objective) -> Callable[[], None]:

@@ -173,6 +173,14 @@ def test_equal_arguments_give_equal_updates(case, task, params, make_plan):
     assert same(first, case.make().train(params, data, plan, KEY))
 
 
+def test_training_and_evaluation_do_not_touch_each_other(case, task, params, make_plan):
+    data, plan = draw(case), make_plan(batch_size=3, lr=case.lr)
+    other = case.make()
+    evaluated, trained = task.evaluate(params, data), other.train(params, data, plan, KEY)
+    assert same(task.train(params, data, plan, KEY), trained)
+    assert other.evaluate(params, data) == evaluated
+
+
 def test_the_key_decides_the_order_of_examples(case, task, params, make_plan):
     data = draw(case)
     shuffled = make_plan(epochs=4, batch_size=3, lr=case.lr)

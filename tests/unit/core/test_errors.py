@@ -7,8 +7,10 @@ import pytest
 
 from choral.core import errors
 from choral.core.errors import (
+    GRPC_STATUS,
     ChoralError,
     ConfigError,
+    Fenced,
     NoQuorum,
     NotFinite,
     by_code,
@@ -37,12 +39,12 @@ TABLE = {
     "ClientError": ("ChoralError", "client_error", 1, "ABORTED"),
     "RunFailed": ("ChoralError", "run_failed", 1, "ABORTED"),
     "NoQuorum": ("RunFailed", "no_quorum", 1, "ABORTED"),
-    "StoreError": ("ChoralError", "store", 2, "UNAVAILABLE"),
-    "RunExists": ("StoreError", "run_exists", 2, "UNAVAILABLE"),
-    "NothingToResume": ("StoreError", "nothing_to_resume", 2, "UNAVAILABLE"),
-    "ResumeMismatch": ("StoreError", "resume_mismatch", 2, "UNAVAILABLE"),
-    "Fenced": ("StoreError", "fenced", 1, "UNAVAILABLE"),
-    "CorruptBlob": ("StoreError", "corrupt_blob", 1, "UNAVAILABLE"),
+    "StoreError": ("ChoralError", "store", 2, "FAILED_PRECONDITION"),
+    "RunExists": ("StoreError", "run_exists", 2, "ALREADY_EXISTS"),
+    "NothingToResume": ("StoreError", "nothing_to_resume", 2, "NOT_FOUND"),
+    "ResumeMismatch": ("StoreError", "resume_mismatch", 2, "FAILED_PRECONDITION"),
+    "Fenced": ("StoreError", "fenced", 1, "ABORTED"),
+    "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
     "Refused": ("ChoralError", "refused", 3, "PERMISSION_DENIED"),
 }
 
@@ -147,6 +149,24 @@ def test_a_subclass_from_another_room_has_its_ancestors_status() -> None:
 
     assert grpc_status(Elsewhere("x")) == "INVALID_ARGUMENT"
     assert Elsewhere("x").exit_code == 1
+
+
+def test_a_status_of_its_own_goes_before_the_branch() -> None:
+    class Stolen(Fenced):
+        code = "stolen"
+
+    assert grpc_status(Stolen("x")) == "ABORTED"
+
+
+def test_every_status_is_one_that_grpc_has_for_an_error() -> None:
+    """The status codes of gRPC's specification, without OK."""
+    assert set(GRPC_STATUS.values()) <= {
+        *("CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+        *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+        *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+        "UNAUTHENTICATED",
+    }
+    assert GRPC_STATUS.keys() <= {kind.code for kind in tree()}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Random keys: a name gives a stream, and always the same one."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,8 +85,18 @@ def test_children_remember_the_seed_and_differ_by_it() -> None:
     assert Key.root(7).fold("a").state != Key.root(8).fold("a").state
 
 
-def test_a_numpy_integer_names_the_same_child() -> None:
-    assert Key.root(7).fold(int(np.int64(3))) == Key.root(7).fold(3)
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint64])
+def test_a_numpy_integer_names_the_same_child(dtype: Any) -> None:
+    assert Key.root(7).fold(dtype(3)) == Key.root(7).fold(3)
+
+
+@pytest.mark.parametrize(
+    "part", [1.0, 1.5, float("nan"), np.float32(2), np.array([1, 2]), None, b"a", ("a",)]
+)
+def test_a_part_that_is_neither_word_nor_whole_number_is_refused(part: Any) -> None:
+    """A float cut down to a whole number would name the stream of another client."""
+    with pytest.raises(TypeError):
+        Key.root(7).fold("a", part)
 
 
 def test_each_call_starts_the_stream_afresh() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from choral.core.errors import ConfigError, WrongShape
@@ -86,6 +85,55 @@ def test_the_digest_depends_on_everything_else() -> None:
     assert len(digests) == 8
 
 
+# --- Params: equality ------------------------------------------------------------------------
+
+
+def test_equal_params_are_equal_to_the_bit_and_hash_alike() -> None:
+    one, two = Params(model()), Params({n: a.copy() for n, a in model().items()})
+    assert one == two
+    assert hash(one) == hash(two)
+    assert len({one, two}) == 1
+    assert {one: "found"}[two] == "found"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"v": np.zeros(4, F32), "n": np.zeros(1, np.int64)},
+        {"w": np.zeros(4, F32)},
+        {"n": np.zeros(1, np.int64), "w": np.zeros(4, F32)},
+        {"w": np.zeros((2, 2), F32), "n": np.zeros(1, np.int64)},
+        {"w": np.zeros(4, F32), "n": np.zeros((), np.int64)},
+        {"w": np.zeros(4, np.int32), "n": np.zeros(1, np.int64)},
+        {"w": np.zeros(2, F64), "n": np.zeros(1, np.int64)},
+        {"w": np.zeros(4, F32), "n": np.zeros(1, np.uint64)},
+        {"w": np.array([0, 0, 0, 1e-45], F32), "n": np.zeros(1, np.int64)},
+        {"w": np.array([0, 0, 0, -0.0], F32), "n": np.zeros(1, np.int64)},
+    ],
+    ids=["name", "fewer", "order", "shape", "scalar", "dtype", "size", "signed", "bit", "minus"],
+)
+def test_params_differ_by_names_order_shapes_dtypes_and_bits(other: dict[str, np.ndarray]) -> None:
+    params = Params({"w": np.zeros(4, F32), "n": np.zeros(1, np.int64)})
+    assert params != Params(other)
+    assert hash(params) != hash(Params(other))
+
+
+def test_nan_is_equal_to_the_same_nan() -> None:
+    one, two = (Params({"w": np.array([np.nan, 1], F32)}) for _ in range(2))
+    assert one == two
+
+
+def test_params_are_equal_whatever_their_layout_in_memory() -> None:
+    w = np.arange(6, dtype=F32).reshape(2, 3)
+    assert Params({"w": w}) == Params({"w": np.asfortranarray(w)}) == Params({"w": w.astype(">f4")})
+
+
+def test_params_are_not_equal_to_a_plain_mapping() -> None:
+    assert Params({}) != {}
+    assert Params(model()) != model()
+    assert Params(model()) != Params(model()).sha256
+
+
 # --- Spec.of: roles --------------------------------------------------------------------------
 
 
@@ -142,14 +190,10 @@ def test_an_integer_tensor_may_have_any_other_role(role: str) -> None:
     assert roles({"n": np.zeros(1, np.int64)}, {"n": role}) == {"n": role}
 
 
-@pytest.mark.xfail(strict=True, reason="the exact name is read as a glob: `[0]` is a class")
 def test_a_name_with_brackets_can_be_named() -> None:
     assert roles({"w[0]": np.zeros(1, F32)}, {"w[0]": "frozen"}) == {"w[0]": "frozen"}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="the hint for a role that is no word fails"
-)
 @pytest.mark.parametrize("role", [None, 3, ["frozen"]])
 def test_a_role_that_is_no_word_is_refused(role: Any) -> None:
     with pytest.raises(ConfigError, match="unknown role"):
@@ -159,20 +203,21 @@ def test_a_role_that_is_no_word_is_refused(role: Any) -> None:
 # --- Spec: layout ----------------------------------------------------------------------------
 
 
-def test_the_vector_holds_shared_tensors_then_buffers() -> None:
+def test_the_vector_holds_shared_tensors_then_floating_buffers() -> None:
     spec = Spec.of(model(), BUFFERS)
-    assert [t.name for t in spec.aggregated] == ["w", "b", "mean", "steps"]
-    assert (spec.shared_size, spec.vector_size) == (7, 10)
+    assert [t.name for t in spec.aggregated] == ["w", "b", "mean"]
+    assert (spec.shared_size, spec.vector_size) == (7, 9)
     vector = spec.flatten(model())
     assert vector.dtype == F32
-    assert vector.tolist() == [1, 2, 3, 4, 5, 6, 7, 0.5, 1.5, 9]
+    assert vector.tolist() == [1, 2, 3, 4, 5, 6, 7, 0.5, 1.5]
 
 
 def test_personal_and_frozen_tensors_are_not_in_the_vector() -> None:
     spec = Spec.of(model(), {"b": "personal", "mean": "frozen"})
-    assert spec.flatten(model()).tolist() == [1, 2, 3, 4, 5, 6, 9]
-    rest = {"b": np.array([-1], F32), "mean": np.array([-2, -3], F32)}
-    back = spec.unflatten(np.zeros(7, F32), rest)
+    assert spec.flatten(model()).tolist() == [1, 2, 3, 4, 5, 6]
+    rest = model() | {"b": np.array([-1], F32), "mean": np.array([-2, -3], F32)}
+    back = spec.unflatten(np.zeros(6, F32), rest)
+    assert back["w"].tolist() == [[0, 0, 0], [0, 0, 0]]
     assert list(back) == ["w", "mean", "b", "steps"]
     assert back["b"].tolist() == [-1]
     assert back["mean"].tolist() == [-2, -3]
@@ -218,83 +263,113 @@ def test_other_float_types_go_through_float32() -> None:
     assert back["double"].tolist() == [float(F32(0.1)), float(F32(1e-40))]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value", "expected"),
-    [
-        (np.int64, 2.4, 2),
-        (np.int64, 2.6, 3),
-        (np.int64, -2.6, -3),
-        (np.int64, 2.5, 2),
-        (np.int64, 3.5, 4),
-        (np.int8, -128.0, -128),
-        (np.uint8, 254.7, 255),
-        (np.int64, 2.0**40, 2**40),
-        (np.bool_, 0.4, False),
-        (np.bool_, 0.6, True),
-    ],
-)
-def test_integer_buffers_are_rounded_to_nearest_even(
-    dtype: Any, value: float, expected: Any
-) -> None:
-    spec = Spec.of({"n": np.zeros((), dtype)})
-    back = spec.unflatten(np.array([value], F32), {})["n"]
-    assert back.dtype == dtype
-    assert back.shape == ()
-    assert back.item() == expected
+@pytest.mark.parametrize("dtype", [F16, F32, F64])
+def test_a_floating_buffer_is_in_the_vector(dtype: Any) -> None:
+    spec = Spec.of({"mean": np.ones(2, dtype)}, {"mean": "buffer"})
+    assert (spec.shared_size, spec.vector_size) == (0, 2)
+    back = spec.unflatten(np.array([0.5, 2.5], F32), {})["mean"]
+    assert (back.dtype, back.tolist()) == (dtype, [0.5, 2.5])
 
 
-@pytest.mark.xfail(strict=True, reason="a rounded buffer beyond its dtype wraps around")
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-@pytest.mark.parametrize(
-    ("dtype", "value", "expected"),
-    [(np.int8, 300.0, 127), (np.uint8, -1.0, 0), (np.int64, 2.0**63, 2**63 - 1)],
-)
-def test_integer_buffers_stop_at_their_ends(dtype: Any, value: float, expected: int) -> None:
-    spec = Spec.of({"n": np.zeros(1, dtype)})
-    found = spec.unflatten(np.array([value], F32), {})["n"].item()
-    assert found == pytest.approx(expected, rel=1e-12)
+INTEGERS = [
+    np.array([-(2**63), 2**63 - 1, 2**53 + 1], np.int64),
+    np.array(2**24 + 1, np.int32),
+    np.array([[-128, 127]], np.int8),
+    np.array([2**64 - 1], np.uint64),
+    np.array([True, False]),
+    np.zeros((0, 3), np.uint8),
+]
+"""Some of them are no float32 numbers."""
+
+
+@pytest.mark.parametrize("count", INTEGERS, ids=[a.dtype.name for a in INTEGERS])
+def test_an_integer_buffer_is_not_in_the_vector(count: np.ndarray) -> None:
+    arrays = {"first": count, "w": np.array([1.0, 2.0], F32), "last": count}
+    spec = Spec.of(arrays)
+    assert spec.names(Role.BUFFER) == ("first", "last")
+    assert [t.name for t in spec.aggregated] == ["w"]
+    assert (spec.shared_size, spec.vector_size) == (2, 2)
+    assert spec.flatten(arrays).tolist() == [1.0, 2.0]
+    assert spec.flatten({"w": arrays["w"]}).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("count", INTEGERS, ids=[a.dtype.name for a in INTEGERS])
+def test_an_integer_buffer_comes_from_rest_untouched(count: np.ndarray) -> None:
+    arrays = {"n": count, "w": np.zeros(2, F32)}
+    back = Spec.of(arrays).unflatten(np.array([3.0, 4.0], F32), arrays)
+    assert list(back) == ["n", "w"]
+    assert back["n"] is count
+    assert count.flags.writeable
+    assert back["w"].tolist() == [3.0, 4.0]
+
+
+def test_a_model_of_integers_alone_has_an_empty_vector() -> None:
+    spec = Spec.of({"n": np.array(3)})
+    assert spec.flatten({"n": np.array(4)}).shape == (0,)
+    assert spec.unflatten(np.zeros(0, F32), {"n": np.array(5)})["n"].item() == 5
 
 
 @given(
     hnp.arrays(F32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)),
-    hnp.arrays(np.int32, 3, elements=st.integers(-(2**24), 2**24)),
+    hnp.arrays(np.int32, 3),
 )
 @settings(derandomize=True, deadline=None)
 def test_a_model_comes_back_bit_for_bit(weight: np.ndarray, count: np.ndarray) -> None:
     arrays = {"n": count, "w": weight}
     spec = Spec.of(arrays)
-    back = spec.unflatten(spec.flatten(arrays), {})
+    back = spec.unflatten(spec.flatten(arrays), {"n": count})
     spec.check(back)
     assert back.sha256 == Params(arrays).sha256
 
 
 def test_flatten_into_a_given_vector() -> None:
     spec = Spec.of(model(), BUFFERS)
-    out = np.empty(10, F32)
+    out = np.empty(9, F32)
     assert spec.flatten(model(), out) is out
     assert out.tolist() == spec.flatten(model()).tolist()
 
 
-@pytest.mark.parametrize("shape", [(9,), (11,), (10, 1), ()])
+@pytest.mark.parametrize("shape", [(5,), (7,), (6,), (3, 2), (2, 3, 1), (1, 3), (1,), ()])
+def test_flatten_refuses_a_tensor_of_another_shape(shape: tuple[int, ...]) -> None:
+    """Some have as many elements as the shape [2, 3], others would be broadcast to it."""
+    spec = Spec.of(model(), BUFFERS)
+    with pytest.raises(WrongShape, match=r"tensor `w` has shape \[.*\], expected \[2, 3\]"):
+        spec.flatten(model() | {"w": np.zeros(shape, F32)})
+
+
+def test_flatten_refuses_a_floating_buffer_of_another_shape() -> None:
+    spec = Spec.of(model(), BUFFERS)
+    with pytest.raises(WrongShape, match=r"tensor `mean` has shape \[1\], expected \[2\]"):
+        spec.flatten(model() | {"mean": np.zeros(1, F32)})
+
+
+def test_flatten_does_not_look_at_what_is_not_in_the_vector() -> None:
+    spec = Spec.of(model(), {"b": "personal", "mean": "frozen"})
+    others = {"b": np.zeros(3, F32), "steps": np.zeros(3, np.int64), "extra": np.zeros(1, F32)}
+    assert spec.flatten({"w": model()["w"]} | others).tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("shape", [(8,), (10,), (9, 1), ()])
 def test_a_vector_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
     spec = Spec.of(model(), BUFFERS)
-    with pytest.raises(WrongShape, match=r"expected \[10\]"):
-        spec.unflatten(np.zeros(shape, F32), {})
+    with pytest.raises(WrongShape, match=r"expected \[9\]"):
+        spec.unflatten(np.zeros(shape, F32), model())
 
 
 def test_float32_tensors_are_views_of_the_vector() -> None:
     spec = Spec.of(model(), BUFFERS)
     vector = spec.flatten(model())
-    back = spec.unflatten(vector, {})
-    assert np.shares_memory(back["w"], vector)
+    back = spec.unflatten(vector, model())
+    assert all(np.shares_memory(back[name], vector) for name in ("w", "b", "mean"))
     assert not np.shares_memory(back["steps"], vector)
 
 
-@pytest.mark.xfail(strict=True, reason="unflatten hands out writable views of a strategy's state")
 def test_the_arrays_that_unflatten_makes_are_read_only() -> None:
     """`Params` promises read-only arrays where Choral made them."""
-    spec = Spec.of(model(), BUFFERS)
-    vector = spec.flatten(model())
+    floats = {n: a for n, a in model().items() if n != "steps"}
+    arrays = floats | {"half": np.ones(2, F16), "double": np.ones((), F64)}
+    spec = Spec.of(arrays, BUFFERS)
+    vector = spec.flatten(arrays)
     back = spec.unflatten(vector, {})
     assert not any(a.flags.writeable for a in back.values())
     assert vector.flags.writeable
@@ -368,3 +443,15 @@ def test_check_refuses_another_order() -> None:
 def test_the_vector_type_is_float32() -> None:
     vector: Vector = Spec.of(model()).flatten(model())
     assert vector.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
+def test_a_name_that_no_file_can_hold_is_refused(name):
+    with pytest.raises(ConfigError, match="tensor"):
+        Params({name: np.zeros(1, np.float32)})
+
+
+def test_an_exact_name_goes_before_a_pattern():
+    params = Params({"w[0]": np.zeros(1, np.float32), "w0": np.zeros(1, np.float32)})
+    spec = Spec.of(params, {"w[0]": "frozen"})
+    assert [t.role.value for t in spec.tensors] == ["frozen", "shared"]

@@ -10,7 +10,7 @@ from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.params import Array, Params
 from choral.core.plan import Plan
-from choral.core.task import ClientData, Task, count_examples, spec_of
+from choral.core.task import ClientData, Task, count_examples, is_columns, spec_of
 from choral.core.update import Update
 
 
@@ -75,10 +75,29 @@ def test_count_examples(data: Any, count: int) -> None:
     assert count_examples(data) == count
 
 
-@pytest.mark.xfail(strict=True, reason="a list of (x, y) pairs counts the first pair's length")
 def test_count_examples_of_a_list_of_pairs() -> None:
     """A list of examples is a dataset with a length, as PyTorch's loader takes it."""
     assert count_examples([(np.zeros(4), 0), (np.zeros(4), 1), (np.zeros(4), 0)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "columns"),
+    [
+        ((np.zeros((3, 2)), np.zeros(3)), True),
+        ([np.zeros((3, 2)), np.zeros(3)], True),
+        (([[1.0], [2.0]], [0, 1]), True),
+        ((np.zeros(3),), True),
+        ((np.zeros(4), 0), False),
+        ([[1.0], [2.0]], False),
+        ([(np.zeros(4), 0), (np.zeros(4), 1)], False),
+        (np.zeros((5, 2)), False),
+        (Sized(), False),
+        ((), False),
+        ([], False),
+    ],
+)
+def test_columns_are_a_tuple_or_a_list_of_arrays(data: Any, columns: bool) -> None:
+    assert is_columns(data) is columns
 
 
 def test_client_data_has_no_test_part_and_no_labels_by_default() -> None:

@@ -51,7 +51,7 @@ def _kinds(alpha):
 
 
 def test_a_small_alpha_means_one_label_and_a_large_one_the_mix_of_all():
-    one, some, all_of_them = _kinds(1e-3), _kinds(1.0), _kinds(1e4)
+    one, some, all_of_them = _kinds(1e-4), _kinds(0.1), _kinds(1e3)
     assert np.median((one > 0).sum(axis=1)) == 1
     assert 2 <= np.median((some > 0).sum(axis=1)) <= 6
     assert np.median((all_of_them > 0).sum(axis=1)) == 10
@@ -60,10 +60,10 @@ def test_a_small_alpha_means_one_label_and_a_large_one_the_mix_of_all():
 
 
 def test_dirichlet_variance_is_that_of_its_parameter():
-    # A share of Dir(alpha * p) has variance p (1 - p) / (alpha + 1); the first half of the clients
-    # draws freely. Two labels, p = 1/2, alpha = 1: 1/8. 2 000 draws: standard error below 0.003.
+    # A share of Dir(alpha, alpha) has variance 1 / (4 (2 alpha + 1)), for alpha = 1/2: 1/8. The
+    # first half of the clients draws freely. 2 000 draws: standard error below 0.003.
     labels = np.arange(800_000) % 2
-    found = ways.dirichlet(labels, clients=4000, alpha=1.0, key=KEY)
+    found = ways.dirichlet(labels, clients=4000, alpha=0.5, key=KEY)
     shares = np.array([labels[found.part(c)].mean() for c in range(4000)])
     assert abs(shares.mean() - 0.5) < 1e-9
     assert abs(shares.var() - 0.125) < 0.01
@@ -211,3 +211,16 @@ def test_datasets_of_items_are_partitioned_too():
     source = data.dirichlet(items, clients=6, alpha=0.5, test_fraction=0)
     same = data.dirichlet((X, Y), clients=6, alpha=0.5, test_fraction=0)
     assert [y for _, y in source.load("3").train] == same.load("3").train[1].tolist()
+
+
+def test_who_takes_the_rest_is_drawn():
+    # The last of 60 clients in turn take what is left: the least like the mix. Without a drawn
+    # order they would be the same ones for every key.
+    labels = np.arange(6000) % 10
+    odd = set()
+    for seed in range(8):
+        found = ways.dirichlet(labels, clients=60, alpha=1e3, key=Key.root(seed))
+        counts = [np.bincount(labels[found.part(c)], minlength=10) for c in range(60)]
+        odd.add(int(np.argmax([np.abs(c - 10).max() for c in counts])))
+    assert len(odd) > 4
+    assert min(odd) < 40

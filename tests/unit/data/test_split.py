@@ -154,7 +154,7 @@ def test_arrays_without_labels_are_examples_too():
     data = split(X, "a", test_fraction=0.3, seed=1)
     assert data.train.shape == (7, 2)
     assert sorted([*data.train[:, 0], *data.test[:, 0]]) == X[:, 0].tolist()
+    short = Pairs(10)
+    short.targets = [0, 1, 2]
     with pytest.raises(DataError, match="10 examples and 3 labels"):
-        short = Pairs(10)
-        short.targets = [0, 1, 2]
         labels_of(short)

@@ -21,7 +21,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str) -> None:
     with pytest.raises(UnknownName) as caught:
         build(name)
     assert caught.value.message == f"unknown strategy `{name}`"
-    assert caught.value.hint == "did you mean `fedavg`?"
+    assert caught.value.hint.startswith("did you mean `fedavg`")
 
 
 def test_a_name_like_no_other_is_answered_with_all() -> None:

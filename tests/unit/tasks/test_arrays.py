@@ -36,11 +36,12 @@ def test_wrong_width_names_shape_and_input_dim():
     [
         (np.zeros((3, 2)), "of type ndarray, expected a pair"),
         ((1, 2, 3), "a tuple of 3"),
-        ((3, 4), "of type int"),
-        ((np.array(1.0), np.array(1.0)), "of type ndarray"),
+        ((3, 4), "a tuple of 2, expected a pair"),
+        ([(1, 0), (2, 1)], "a list of 2, expected a pair"),
         ((np.zeros((3, 2)), np.zeros(4)), "3 examples and y has 4"),
         ((np.array([["a", "b"]]), np.zeros(1)), "dtype <U1, expected numbers"),
         (([[1], [1, 2]], [0, 0]), "X cannot be read as an array"),
+        ((np.array(1.0), np.array(1.0)), "a pair of.*expected arrays"),
         ((np.zeros((3, 2)), np.zeros((3, 2))), r"y has shape \[3, 2\]"),
     ],
 )

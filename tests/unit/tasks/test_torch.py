@@ -138,14 +138,27 @@ def test_batch_norm_sends_its_statistics_as_buffers(make_plan):
     x = np.array([[2.0, 0.0], [4.0, 0.0]], np.float32)
     plan = make_plan(steps=3, batch_size=None, lr=1e-30)
     update = task.train(params, (x, np.array([0, 1])), plan, KEY)
-    mean, count = update.delta[-5:-3], update.delta[-1]
+    mean, variance = update.delta[-4:-2], update.delta[-2:]
     np.testing.assert_allclose(mean, [3 * (1 - 0.5**3), 0.0], rtol=1e-6)
-    assert count == 3
+    np.testing.assert_allclose(variance, [(2 - 1) * (1 - 0.5**3), -1 + 0.5**3], rtol=1e-6)
     moved = spec.unflatten(spec.flatten(params) + update.delta, params)
-    assert moved["bn.num_batches_tracked"] == 3
     again = task.train(moved, (x, np.array([0, 1])), plan, KEY)
-    assert again.delta[-1] == 3
-    assert task.train(params, (x, np.array([0, 1])), plan, KEY).delta[-1] == 3
+    np.testing.assert_allclose(again.delta[-4:-2], mean * 0.5**3, rtol=1e-5)
+    assert np.array_equal(task.train(params, (x, np.array([0, 1])), plan, KEY).delta, update.delta)
+
+
+def test_a_counter_starts_every_round_from_its_received_value(make_plan):
+    task = TorchTask(Normed, ENTROPY, roles={"bn.num*": "personal"})
+    params = task.init(KEY)
+    data = np.eye(2, dtype=np.float32), np.array([0, 1])
+    for _ in range(2):
+        kept = task.train(params, data, make_plan(steps=3), KEY).kept
+        assert kept is not None
+        assert kept["bn.num_batches_tracked"] == 3
+    overlaid = Params({**params, **kept})
+    kept = task.train(overlaid, data, make_plan(steps=3), KEY).kept
+    assert kept is not None
+    assert kept["bn.num_batches_tracked"] == 6
 
 
 def test_evaluation_uses_the_received_statistics(make_plan, rng):
@@ -177,12 +190,14 @@ class Replacing(nn.Module):
         super().__init__()
         self.register_buffer("seen", torch.zeros(1))
         self.register_buffer("hidden", torch.zeros(1), persistent=False)
+        self.register_buffer("counted", torch.zeros(1), persistent=False)
         self.out = nn.Linear(2, 2)
 
     def forward(self, x):
         self.seen = self.seen + len(x)
         self.hidden = self.hidden + 1
-        return self.out(x) * self.hidden
+        self.counted.add_(1)
+        return self.out(x) * self.hidden * self.counted
 
 
 def test_replaced_and_unsaved_buffers_start_anew(make_plan):
@@ -278,6 +293,26 @@ def test_the_objective_pulls_shared_tensors_alone(make_plan, data):
     pulled = task.train(params, data, make_plan(Objective(drift=drift), **local), KEY)
     np.testing.assert_allclose(pulled.delta - plain.delta, -0.5 * drift, rtol=1e-5, atol=1e-5)
     assert np.array_equal(pulled.kept["0.weight"], plain.kept["0.weight"])
+
+
+class Scalars(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(()))
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.a + self.b
+
+
+def test_mu_does_not_hold_personal_tensors(make_plan):
+    task = TorchTask(Scalars, lambda output, target: output.sum(), roles={"b": "personal"})
+    data = np.zeros((1, 1), np.float32), np.zeros(1, np.float32)
+    update = task.train(task.init(KEY), data, make_plan(Objective(mu=1.0), steps=2, lr=0.5), KEY)
+    # The gradient of both is 1; the second step of `a` is pulled back by mu * 0.5.
+    assert update.delta.tolist() == [-0.75]
+    assert update.kept is not None
+    assert update.kept["b"] == -1.0
 
 
 class Unused(nn.Module):

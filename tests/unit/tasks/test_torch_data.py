@@ -80,6 +80,7 @@ def test_whole_inputs_stay_whole(replica):
     "data",
     [
         Rows(6),
+        [Rows(6)[index] for index in range(6)],
         Subset(Rows(8), [0, 1, 2, 3, 4, 5]),
         TensorDataset(torch.arange(6.0)[:, None].expand(6, 3), torch.arange(6) % 2),
     ],
@@ -122,6 +123,7 @@ class Triples(Rows):
         ((np.zeros((2, 3)), np.zeros(3)), "2 examples and y has 3"),
         ((np.array([["a"]]), np.zeros(1)), "dtype <U1"),
         (TensorDataset(torch.zeros(2, 3)), "expected a pair"),
+        ((np.zeros((2, 3)), np.zeros(2), np.zeros(2)), "a tuple of 3, expected a pair"),
         (np.zeros((2, 3)), r"items of ndarray are not pairs"),
     ],
 )
@@ -141,6 +143,8 @@ def test_batches_are_views_of_one_gather():
     plain = list(batches((x, y), Local(batch_size=4, shuffle=False), KEY))
     assert [len(b) for b, _ in plain] == [4, 4, 2]
     assert all(b.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for b, _ in plain)
+    short = list(batches((x, y), Local(batch_size=4, shuffle=False, steps=2), KEY))
+    assert [len(b) for b, _ in short] == [4, 4]
     shuffled = list(batches((x, y), Local(batch_size=4, steps=2), KEY))
     assert [len(b) for b, _ in shuffled] == [4, 4]
     assert len({b.untyped_storage().data_ptr() for b, _ in shuffled}) == 1

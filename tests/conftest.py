@@ -1,0 +1,58 @@
+"""Small federations that many tests run."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import choral
+from choral.core.update import Update
+
+# `make test` gives the same verdict every time; `make nightly` looks further, at random.
+settings.register_profile("test", derandomize=True, deadline=None)
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+class Counting:
+    """A task whose update says what it was given: tests can compute every sum by hand.
+
+    Each client's data is one number; its update is that number at every coordinate.
+    """
+
+    def __init__(self, size=3, fail=(), raises=None):
+        self.size = size
+        self.fail = set(fail)
+        self.raises = raises
+
+    def init(self, key):
+        return {"w": np.zeros(self.size, np.float32)}
+
+    def train(self, params, data, plan, key):
+        value, examples = data
+        if (value, plan.round) in self.fail or value in self.fail:
+            raise self.raises or ValueError(f"no training with {value}")
+        delta = np.full(self.size, value, np.float32)
+        return Update(delta, float(len(examples)), {"train_loss": float(value)})
+
+    def evaluate(self, params, data):
+        return {"w0": float(params["w"][0])}
+
+
+@pytest.fixture
+def counting():
+    return Counting
+
+
+def counting_clients(count=6):
+    """Return clients 0 to `count` - 1; client i has the number i and i + 1 examples."""
+    return {
+        f"c{i}": choral.ClientData((float(i), list(range(i + 1))), (float(i), [0]))
+        for i in range(count)
+    }
+
+
+@pytest.fixture
+def numbered_clients():
+    return counting_clients

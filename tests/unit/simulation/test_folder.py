@@ -1,0 +1,102 @@
+"""Run folders: complete or absent, recognised when resumed."""
+
+import hashlib
+import json
+
+import pytest
+from safetensors.numpy import load_file
+
+import choral
+from choral.core.errors import NothingToResume, ResumeMismatch, RunExists
+
+
+def run(counting, numbered_clients, path, **options):
+    return choral.simulate(
+        counting(**options.pop("task", {})),
+        clients=numbered_clients(3),
+        **{"rounds": 3, "seed": 7, "out": path, "round_policy": {"retries": 0}, **options},
+    )
+
+
+def test_what_a_run_leaves(counting, numbered_clients, tmp_path):
+    result = run(counting, numbered_clients, tmp_path / "a")
+    model = tmp_path / "a" / "model.safetensors"
+    assert result.model_path == model
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == result.model_sha256
+    assert load_file(model)["w"].tolist() == result.params["w"].tolist()
+    stored = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert stored == json.loads(json.dumps(result.to_json()))
+    lineage = json.loads((tmp_path / "a" / "model.json").read_text())
+    assert lineage["model_sha256"] == result.model_sha256
+    assert lineage["parent_sha256"] != result.model_sha256
+    assert lineage["spec"]["tensors"] == [
+        {"name": "w", "shape": [3], "dtype": "float32", "role": "shared"}
+    ]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_that_exists_is_left_alone(counting, numbered_clients, tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RunExists, match="exists already"):
+        run(counting, numbered_clients, tmp_path / "a")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(counting, numbered_clients, tmp_path):
+    with pytest.raises(choral.RunFailed):
+        run(counting, numbered_clients, tmp_path / "a", task={"fail": [0.0, 1.0, 2.0]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_later_can_be_resumed(counting, numbered_clients, tmp_path):
+    fail = [(value, 2) for value in (0.0, 1.0)]
+    with pytest.raises(choral.RunFailed, match="round 2"):
+        run(counting, numbered_clients, tmp_path / "a", task={"fail": fail})
+    with pytest.raises(RunExists, match="unfinished run"):
+        run(counting, numbered_clients, tmp_path / "a")
+    result = run(counting, numbered_clients, tmp_path / "a", resume=True)
+    assert result.model_sha256 == run(counting, numbered_clients, None).model_sha256
+    assert [r["attempt"] for r in result.rounds] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rounds": 4}, "rounds was 3 and is 4"),
+        ({"seed": 8}, "seed was 7 and is 8"),
+        ({"local": {"lr": 0.5}}, "local.lr was 0.01 and is 0.5"),
+        ({"strategy": choral.FedProx(mu=0.5)}, "strategy.name"),
+    ],
+    ids=str,
+)
+def test_another_configuration_is_refused(counting, numbered_clients, tmp_path, change, words):
+    fail = [(value, 2) for value in (0.0, 1.0)]
+    with pytest.raises(choral.RunFailed):
+        run(counting, numbered_clients, tmp_path / "a", task={"fail": fail})
+    before = (tmp_path / "a.partial" / "run.db").read_bytes()
+    with pytest.raises(ResumeMismatch, match=words):
+        run(counting, numbered_clients, tmp_path / "a", resume=True, **change)
+    assert (tmp_path / "a.partial" / "run.db").read_bytes() == before
+
+
+def test_nothing_to_resume(counting, numbered_clients, tmp_path):
+    with pytest.raises(NothingToResume, match="holds no run"):
+        run(counting, numbered_clients, tmp_path / "a", resume=True)
+    run(counting, numbered_clients, tmp_path / "a")
+    with pytest.raises(NothingToResume, match="completed run"):
+        run(counting, numbered_clients, tmp_path / "a", resume=True)
+
+
+def test_old_states_are_removed(counting, numbered_clients, tmp_path):
+    run(counting, numbered_clients, tmp_path / "a", rounds=9)
+    assert len(list((tmp_path / "a" / "blobs").iterdir())) <= 2
+
+
+def test_a_changed_state_is_noticed(counting, numbered_clients, tmp_path):
+    fail = [(value, 2) for value in (0.0, 1.0)]
+    with pytest.raises(choral.RunFailed):
+        run(counting, numbered_clients, tmp_path / "a", task={"fail": fail})
+    for blob in (tmp_path / "a.partial" / "blobs").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(choral.ChoralError, match="does not match"):
+        run(counting, numbered_clients, tmp_path / "a", resume=True)

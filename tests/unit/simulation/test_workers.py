@@ -1,0 +1,104 @@
+"""The engine with processes, where it can go wrong."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import choral
+from choral.core.errors import ConfigError, DataError
+from choral.core.update import Update
+
+
+class Deadly:
+    """Kills its own process for one client in one round, as an out-of-memory killer would."""
+
+    def init(self, key):
+        return {"w": np.zeros(4, np.float32)}
+
+    def train(self, params, data, plan, key):
+        if data[0] == "kill" and plan.round == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if data[0] == "raise":
+            raise ValueError("no luck")
+        if data[0] == "data":
+            raise DataError("a bad row")
+        return Update(np.ones(4, np.float32), 1.0)
+
+    def evaluate(self, params, data):
+        return {"w0": float(params["w"][0])}
+
+
+def run(clients, **options):
+    return choral.simulate(
+        Deadly(),
+        clients={f"c{i:02d}": choral.ClientData([name]) for i, name in enumerate(clients)},
+        **{"rounds": 3, "seed": 1, "engine": "workers", "evaluate_clients": False, **options},
+    )
+
+
+def test_a_killed_worker_costs_its_batch_and_is_replaced():
+    result = run(["ok"] * 20 + ["kill"], round_policy={"quorum": 5})
+    assert result.status == "completed"
+    lost = [f for f in result.failures if f["code"] == "worker_lost"]
+    assert "c20" in {f["client"] for f in lost}
+    assert {f["round"] for f in lost} == {2}
+    assert result.rounds[2]["completed"] == 21
+    assert result.rounds[1]["completed"] == 21 - len(lost)
+
+
+def test_a_client_s_error_comes_back_with_its_traceback():
+    seen = []
+    result = run(["ok", "ok", "ok", "raise"], observers=[seen.append])
+    assert {f["message"] for f in result.failures} == {"ValueError: no luck"}
+    assert any("in train" in getattr(item, "details", "") for item in seen)
+
+
+def test_more_clients_than_slots():
+    result = run(["ok"] * 300, rounds=2)
+    assert [r["completed"] for r in result.rounds] == [300, 300]
+    np.testing.assert_allclose(result.params["w"], 2.0, atol=1e-5)
+
+
+class BadSource:
+    """A source whose second client cannot be read."""
+
+    ids = ("a", "b", "c")
+
+    def load(self, client):
+        if client == "b":
+            raise DataError("row 7 is bad", hint="mend it")
+        return choral.ClientData(["ok"])
+
+    def strata(self, client):
+        return {}
+
+    def examples(self, client):
+        return 1
+
+
+@pytest.mark.parametrize("engine", ["inline", "workers"])
+def test_data_that_cannot_be_read_ends_the_run_by_name(engine):
+    with pytest.raises(DataError, match="row 7 is bad") as caught:
+        choral.simulate(Deadly(), clients=BadSource(), rounds=1, engine=engine, seed=1)
+    assert caught.value.hint == "mend it"
+
+
+def test_a_task_that_cannot_be_sent_is_named():
+    task = Deadly()
+    task.hook = lambda: None
+    with pytest.raises(ConfigError, match="cannot be handed to a worker"):
+        choral.simulate(
+            task,
+            clients={"a": ([0.0], [0]), "b": ([0.0], [0])},
+            rounds=1,
+            engine="workers",
+            seed=1,
+            test_fraction=0,
+        )
+
+
+def test_at_least_one_worker():
+    with pytest.raises(ConfigError, match="workers 0"):
+        run(["ok", "ok"], workers=0)
