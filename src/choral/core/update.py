@@ -123,6 +123,8 @@ def _tensor(arrays: Mapping[str, Array], t: TensorSpec) -> Array:
 
 def _finite(value: object) -> bool:
     """Return whether `value` is a real number that a float can hold."""
+    if type(value) is float:
+        return math.isfinite(value)
     try:
         return isinstance(value, numbers.Real) and math.isfinite(value)
     except OverflowError:

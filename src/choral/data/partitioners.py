@@ -6,16 +6,16 @@ in `PARTITIONERS`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
+from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.params import Array
+from choral.core.registry import named
 from choral.core.task import is_columns
 from choral.data import partition as ways
 from choral.data.examples import Missing, encode
@@ -236,23 +236,8 @@ def partition_file(
 
 def _named(spec: Mapping[str, Any]) -> Callable[..., PartitionSource]:
     """Return the function that a spec names, once all its keys are known to be arguments."""
-    name = spec.get("name")
-    if name is None:
-        raise ConfigError("partition without a `name`", hint="known: " + ", ".join(PARTITIONERS))
-    if name not in PARTITIONERS:
-        raise UnknownName(f"unknown partition `{name}`", hint=did_you_mean(str(name), PARTITIONERS))
-    function = PARTITIONERS[name]
-    takes = inspect.signature(function).parameters
-    known = [n for n, p in takes.items() if p.kind is p.KEYWORD_ONLY]
-    for key in spec:
-        if key != "name" and key not in known:
-            raise UnknownKey(
-                f"unknown key `{key}` in partition `{name}`", hint=did_you_mean(str(key), known)
-            )
-    for key in known:
-        if takes[key].default is inspect.Parameter.empty and key not in spec:
-            raise ConfigError(f"partition `{name}` needs `{key}`")
-    return function
+    arguments = {key: value for key, value in spec.items() if key != "name"}
+    return named(PARTITIONERS, spec.get("name"), arguments, what="partition")
 
 
 def _feature(data: Any, at: int) -> Array:

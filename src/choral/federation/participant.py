@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from choral.core.errors import ChoralError, ClientError, UpdateRejected
 from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
-from choral.core.plan import Objective, Plan
+from choral.core.plan import Plan
 from choral.core.task import Task
 from choral.core.transform import Chain
 from choral.core.update import Update
@@ -60,38 +60,39 @@ class Participant:
     spec: Spec
     chain: Chain
 
-    def contribute(self, params: Params, data: Any, plan: Plan, key: Key) -> Completed:
+    def contribute(
+        self, client: ClientId, params: Params, data: Any, *, plan: Plan, key: Key
+    ) -> Completed:
         """Train, check, transform and encode; raise what goes wrong.
 
         Args:
+            client: The client.
             params: The global model with the client's own personal tensors.
             data: The client's training part.
-            plan: The round's terms.
+            plan: The round's terms, with its objective.
             key: Key of (run, round, client).
         """
-        bound = replace(plan, objective=Objective(mu=plan.mu))
-        update = self.task.train(params, data, bound, key.fold("train"))
+        update = self.task.train(params, data, plan, key.fold("train"))
         if not isinstance(update, Update):
             raise UpdateRejected(
                 f"train returned {type(update).__name__}, expected an Update",
                 hint="build it with `choral.Update.between`",
             )
         update.check(self.spec)
-        if plan.weighting == "uniform":
-            update = replace(update, weight=1.0)
+        weight = 1.0 if plan.weighting == "uniform" else update.weight
         norm = math.sqrt(float(np.dot(update.delta, update.delta)))
-        if math.isfinite(norm):
-            update = replace(update, metrics={**update.metrics, NORM: norm})
-        update = self.chain.encode(update, self.spec, plan, key.fold("transform"))
-        contribution = encode(update, self.spec, plan.encoding, key.fold("rounding"))
-        return Completed(ClientId(""), contribution, update.kept)
+        metrics = {**update.metrics, NORM: norm} if math.isfinite(norm) else update.metrics
+        measured = Update(update.delta, weight, metrics)
+        sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
+        contribution = encode(sent, self.spec, plan.encoding, key.fold("rounding"))
+        return Completed(client, contribution, update.kept)
 
     def attempt(
         self, client: ClientId, params: Params, data: Any, *, plan: Plan, key: Key
     ) -> Outcome:
         """Return the client's contribution, or why there is none; never raises an `Exception`."""
         try:
-            return replace(self.contribute(params, data, plan, key), client=client)
+            return self.contribute(client, params, data, plan=plan, key=key)
         except ChoralError as error:
             return Failed(client, error.code, str(error))
         except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
@@ -109,12 +110,12 @@ def _own_fault(client: ClientId, error: Exception) -> Failed:
     return Failed(client, ClientError.code, text, details)
 
 
-def client_key(root: Key, *, round: int, client: ClientId) -> Key:
-    """Return the key of a client's work in a round, from the run's root key.
+def round_key(root: Key, round: int) -> Key:
+    """Return the key of a round, from the run's root key; a client's own is a fold of its id.
 
     The attempt is not in it: a client that is asked again after a crash gives the same bits.
     """
-    return root.fold("client", round, client)
+    return root.fold("client", round)
 
 
 def overlay(params: Params, personal: Params | None) -> Params:

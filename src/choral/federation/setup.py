@@ -9,7 +9,7 @@ from typing import Any
 from choral.core.exact import Encoding
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
-from choral.core.plan import Local, Plan, Terms
+from choral.core.plan import Local, Objective, Plan, Terms
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
@@ -114,6 +114,7 @@ class RunSetup:
             goal=cohort.goal,
             quorum=cohort.quorum,
             deadline_s=self.policy.round.deadline_s,
+            objective=Objective(mu=terms.mu),
         )
 
     def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Encoding:

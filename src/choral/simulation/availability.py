@@ -18,7 +18,7 @@ class Arrival(Protocol):
         """Return seconds after the invitation, or None for a client that is lost.
 
         Args:
-            key: Key of (run, round, attempt, client, "arrival").
+            key: Key of (run, "arrival", round, attempt, client).
         """
         ...
 

@@ -213,9 +213,9 @@ class Driver:
             self._agenda.add(after_s, self._next_outcome(plan))
 
     def _arrivals(self, command: ev.Invite) -> Iterator[tuple[float, ClientId]]:
+        key = self._setup.key.fold("arrival", command.round, command.attempt)
         for client in command.clients:
-            key = self._setup.key.fold("client", command.round, client)
-            after_s = self._arrival(key.fold("arrival", command.attempt))
+            after_s = self._arrival(key.fold(client))
             if after_s is not None:
                 yield after_s, client
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from choral.core.params import ClientId, Params
 from choral.core.task import ClientSource, count_examples
-from choral.federation.participant import Outcome, Participant, client_key, overlay
+from choral.federation.participant import Outcome, Participant, overlay, round_key
 from choral.simulation.engine import Measured, Work
 
 
@@ -27,18 +27,15 @@ class InlineEngine:
 
     def train(self, work: Work) -> Iterator[Outcome]:
         """Yield one outcome per client of `work`, in that order."""
+        key = round_key(work.key, work.plan.round)
         for client in work.clients:
-            yield self.train_one(work, client)
-
-    def train_one(self, work: Work, client: ClientId) -> Outcome:
-        """Return one client's outcome."""
-        return self.participant.attempt(
-            client,
-            overlay(work.params, work.personal.get(client)),
-            self.source.load(client).train,
-            plan=work.plan,
-            key=client_key(work.key, round=work.plan.round, client=client),
-        )
+            yield self.participant.attempt(
+                client,
+                overlay(work.params, work.personal.get(client)),
+                self.source.load(client).train,
+                plan=work.plan,
+                key=key.fold(client),
+            )
 
     def evaluate(
         self, params: Params, clients: tuple[ClientId, ...], personal: Mapping[ClientId, Params]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from choral.core.errors import ConfigError, UnknownKey, UnknownName, did_you_mean
+from choral.core.errors import ConfigError
+from choral.core.registry import build_named
 from choral.core.task import Task
 from choral.tasks.numpy import LinearTask
 
@@ -73,23 +73,7 @@ def build(type: str, **arguments: Any) -> Task:
     >>> build("linear", input_dim=10).init(Key.root(1))
     Params(weight: float32[1, 10], bias: float32[1])
     """
-    make = MODELS.get(type)
-    if make is None:
-        raise UnknownName(f"no built-in model `{type}`", hint=did_you_mean(str(type), MODELS))
-    known = inspect.signature(make).parameters
-    for name in arguments:
-        if name not in known:
-            raise UnknownKey(
-                f"model `{type}` has no key `{name}`", hint=did_you_mean(name, [*known, "type"])
-            )
-    missing = [n for n, p in known.items() if p.default is p.empty and n not in arguments]
-    if missing:
-        names = ", ".join(f"`{n}`" for n in missing)
-        raise ConfigError(
-            f"model `{type}` needs {names}",
-            hint=f"such as `model: {{type: {type}, {missing[0]}: 10}}`",
-        )
-    return make(**arguments)
+    return build_named(MODELS, type, arguments, what="model")
 
 
 def _classifier(net: str, **arguments: Any) -> Task:

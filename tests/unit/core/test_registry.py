@@ -33,10 +33,16 @@ def test_an_entry_is_called_with_its_arguments() -> None:
     assert build("mean") == 0.1
 
 
-@pytest.mark.parametrize("name", ["fedproxx", "FedProx", "", None, 3, ["fedprox"]])
+@pytest.mark.parametrize("name", ["fedproxx", "FedProx", "", 3, ["fedprox"]])
 def test_an_unknown_name(name: Any) -> None:
     with pytest.raises(UnknownName, match="unknown thing `"):
         build(name)
+
+
+def test_no_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="thing without a `name`") as caught:
+        build(None)
+    assert "fedprox" in caught.value.hint
 
 
 def test_an_unknown_name_is_told_the_nearest() -> None:

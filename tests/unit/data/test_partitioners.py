@@ -161,7 +161,7 @@ def test_seed_of_the_partition_wins():
     [
         ({"name": "dirichelt", "alpha": 1}, UnknownName, "did you mean `dirichlet`"),
         ({"name": "dirichlet", "alfa": 1}, UnknownKey, "did you mean `alpha`"),
-        ({"name": "iid", "data": 1}, UnknownKey, "unknown key `data`"),
+        ({"name": "iid", "data": 1}, UnknownKey, "has no argument `data`"),
         ({"name": "dirichlet", "clients": 3}, ConfigError, "needs `alpha`"),
         ({"clients": 3}, ConfigError, "without a `name`"),
         ({"name": "iid", "clients": 3, "seed": -1}, ConfigError, "seed -1"),

@@ -57,8 +57,13 @@ def test_examples_of_another_size_are_named():
 @pytest.mark.parametrize(
     ("name", "arguments", "kind", "message"),
     [
-        ("logistik", {}, UnknownName, "no built-in model `logistik`.*did you mean `logistic`"),
-        ("linear", {"input_dims": 3}, UnknownKey, "no key `input_dims`.*did you mean `input_dim`"),
+        ("logistik", {}, UnknownName, "unknown model `logistik`.*did you mean `logistic`"),
+        (
+            "linear",
+            {"input_dims": 3},
+            UnknownKey,
+            "no argument `input_dims`.*did you mean `input_dim`",
+        ),
         ("linear", {}, ConfigError, "needs `input_dim`"),
         ("mlp", {}, ConfigError, "needs `input_dim`, `classes`"),
         ("linear", {"input_dim": "ten"}, ConfigError, "model.input_dim 'ten'"),
