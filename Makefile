@@ -36,6 +36,7 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python scripts/generate_docs.py
 
 docs: setup
 	$(BIN)/zensical build --clean --strict

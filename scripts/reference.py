@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
@@ -45,6 +46,7 @@ ADVICE = {
     "not_finite": "Take a smaller learning rate, or look for a division by zero.",
     "out_of_range": "Raise `encoding.range` or `encoding.weight_cap`, or standardise features.",
     "client_error": "Read the client's traceback, which is printed once.",
+    "worker_lost": "Look whether memory ran out; give each worker fewer or smaller clients.",
     "run_failed": "Look at `failures` in the result.",
     "no_quorum": "Look at `failures`; lower `round.quorum`, or raise `round.deadline_s`.",
     "store": "Look at the run's folder.",
@@ -368,7 +370,7 @@ def _default_of(parameter: inspect.Parameter) -> str:
         return ""
     if "factory" in repr(default) or " object at " in repr(default):
         return "=…"
-    return f"={default!r}"
+    return f"={json.dumps(default) if isinstance(default, str) else repr(default)}"
 
 
 def _is_dataclass(kind: type[Any]) -> bool:

@@ -7,12 +7,53 @@ import pytest
 from hypothesis import settings
 
 import choral
+from choral.core.exact import Encoding
+from choral.core.plan import Local, Objective, Plan
 from choral.core.update import Update
+from choral.simulation.threads import one_thread
 
 # `make test` gives the same verdict every time; `make nightly` looks further, at random.
 settings.register_profile("test", derandomize=True, deadline=None)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Small arrays: a second thread only costs, and the engines have one, too."""
+    with one_thread():
+        yield
+
+
+def build_plan(objective=None, **local):
+    return Plan(
+        run_id="run",
+        round=1,
+        attempt=1,
+        task="task",
+        model_sha256="",
+        spec_digest="",
+        local=Local(**local),
+        mu=0.0,
+        weighting="examples",
+        aggregation="plain",
+        encoding=Encoding(),
+        goal=1,
+        quorum=1,
+        deadline_s=1.0,
+        objective=objective or Objective(),
+    )
+
+
+@pytest.fixture
+def make_plan():
+    """Return a function of an objective and of `Local`'s fields that gives a plan."""
+    return build_plan
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
 
 
 class Counting:

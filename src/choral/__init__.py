@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from choral.core.plan import Local, Objective, Plan
     from choral.core.task import ClientData
     from choral.core.update import Update
-    from choral.simulation.api import simulate
+    from choral.simulation.api import Privacy, simulate
     from choral.simulation.availability import Availability
     from choral.simulation.result import Result
     from choral.strategies import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
@@ -36,6 +36,7 @@ _WHERE = {
     "Objective": "choral.core.plan",
     "Params": "choral.core.params",
     "Plan": "choral.core.plan",
+    "Privacy": "choral.simulation.api",
     "Result": "choral.simulation.result",
     "Role": "choral.core.params",
     "RunFailed": "choral.core.errors",
@@ -59,6 +60,7 @@ __all__ = [
     "Objective",
     "Params",
     "Plan",
+    "Privacy",
     "Result",
     "Role",
     "RunFailed",

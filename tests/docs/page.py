@@ -162,7 +162,10 @@ def run_choral(arguments: list[str]) -> None:
     try:
         main()
     except SystemExit as ended:
-        assert not ended.code, f"exit code {ended.code}"
+        code = ended.code
+    else:
+        code = 0
+    assert not code, f"exit code {code}"
 
 
 if __name__ == "__main__":

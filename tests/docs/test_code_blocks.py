@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from choral.cli.app import app
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = Path(__file__).with_name("page.py")
 
@@ -92,7 +94,7 @@ def choral_commands():
     return found
 
 
-COMMANDS = typer.main.get_command(__import__("choral.cli.app").cli.app.app).commands
+COMMANDS = typer.main.get_command(app).commands
 
 
 @pytest.mark.parametrize(("path", "block", "arguments"), choral_commands())

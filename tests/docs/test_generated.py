@@ -35,7 +35,7 @@ def table_paths(text):
 
 
 def paths(value, prefix=""):
-    """Every field of a JSON object, as `rounds[].round` writes it; names of people's own as NAME."""
+    """Every field of a JSON object, as in `rounds[].round`, down to people's own names."""
     named = {"metrics", "client_metrics", "strata", "config", "arguments"}
     if isinstance(value, dict):
         for key, inner in value.items():

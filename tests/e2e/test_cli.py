@@ -158,6 +158,30 @@ def test_a_corrupt_row_is_found(site):
     assert not list(site.glob("runs/*"))
 
 
+def test_a_held_out_file_in_the_folder_is_no_client(site):
+    (site / "data" / "a.csv").rename(site / "data" / "pooled.csv")
+    setting = ("--set", "evaluation.held_out=data/pooled.csv")
+    done = choral("simulate", "federation.yaml", "--json", *setting, cwd=site, check=0)
+    result = json.loads(done.stdout)
+    assert result["rounds"][0]["selected"] == 2
+    assert {"accuracy", "loss"} <= set(result["metrics"])
+
+
+def test_strata_of_a_folder_steer_the_selection(site):
+    (site / "federation.yaml").write_text(
+        (site / "federation.yaml")
+        .read_text()
+        .replace(
+            "simulation: {data: data/}",
+            "clients_per_round: 2\nselection: {name: stratified, by: region, minimum: 1}\n"
+            "simulation: {data: data/, strata: {a: {region: n}, b: {region: n}, c: {region: s}}}",
+        )
+    )
+    result = json.loads(choral("simulate", "federation.yaml", "--json", cwd=site, check=0).stdout)
+    assert result["selection"] == "stratified"
+    assert result["coverage"]["strata"]["s"]["participations"] == 3
+
+
 def test_an_empty_client_is_named(site):
     (site / "data" / "c.csv").write_text("x1,x2,y\n")
     done = choral("simulate", "federation.yaml", cwd=site, check=2)

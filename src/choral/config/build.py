@@ -138,7 +138,14 @@ def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
     if path.is_dir():
         if simulation.partition is not None:
             raise ConfigError(f"{path} is a folder, and `partition` deals out one file")
-        return FolderSource(path, test_fraction=fraction, seed=seed, **_reading(file, place))
+        return FolderSource(
+            path,
+            test_fraction=fraction,
+            seed=seed,
+            strata=simulation.strata,
+            leave_out=_held_out_file(file, place),
+            **_reading(file, place),
+        )
     if simulation.partition is None:
         what = "is one file" if path.exists() else "does not exist"
         raise ConfigError(
@@ -167,7 +174,14 @@ def _held_out(file: FederationFile, place: Place) -> Any:
     where = file.evaluation.held_out
     if where is None:
         return None
-    if is_reference(where):
-        given = resolve(where, place.folder, what="evaluation.held_out")
-        return given() if callable(given) else given
-    return read_examples(place.folder / where, **_reading(file, place))
+    path = _held_out_file(file, place)
+    if path is not None:
+        return read_examples(path, **_reading(file, place))
+    given = resolve(where, place.folder, what="evaluation.held_out")
+    return given() if callable(given) else given
+
+
+def _held_out_file(file: FederationFile, place: Place) -> Path | None:
+    """Return the file of the held-out set, or None where it is no file."""
+    where = file.evaluation.held_out
+    return None if where is None or is_reference(where) else place.folder / where

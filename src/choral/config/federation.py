@@ -129,7 +129,13 @@ class SimulationSection(Section):
 
 
 class TlsSection(Section):
-    """Certificates of a coordinator; a simulation has no network."""
+    """Certificates of a coordinator; a simulation has no network and reads none of them.
+
+    Attributes:
+        certificate: Its certificate.
+        key: The certificate's private key.
+        authority: The authority that its clients' certificates are checked against.
+    """
 
     certificate: str | None = None
     key: str | None = None

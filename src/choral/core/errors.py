@@ -18,6 +18,7 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── NotFinite               NaN or infinity
 │   └── OutOfRange              beyond the declared range of the sum
 ├── ClientError                 a client's own code failed (exit 1)
+│   └── WorkerLost              the process that ran a client ended
 ├── RunFailed                   the run cannot go on (exit 1)
 │   └── NoQuorum                too few clients completed a round
 ├── StoreError                  the run's storage says no (exit 2)
@@ -154,6 +155,12 @@ class ClientError(ChoralError):
     """A client's own code failed."""
 
     code = "client_error"
+
+
+class WorkerLost(ClientError):
+    """The process that ran a client ended before it answered."""
+
+    code = "worker_lost"
 
 
 class RunFailed(ChoralError):

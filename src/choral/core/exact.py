@@ -143,7 +143,7 @@ def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribu
     if claimed and not weight:
         raise OutOfRange(
             f"weight {claimed:g} is nothing beside the unit {encoding.weight_unit:g}",
-            hint="lower `encoding: {weight_unit: …}`",
+            hint="weights of one federation should not differ by a factor of 2^30",
         )
     share = weight * 2.0**-WEIGHT_BITS
     x = update.delta

@@ -195,6 +195,7 @@ class FolderSource:
         test_fraction: Share of each client's examples to hold out, in [0, 1).
         seed: Seed of the splits.
         strata: Labels by id; clients that are not in it have none.
+        leave_out: A file in the folder that is no client's, such as the held-out set.
         cache_bytes: Arrays to keep, so that a client read a moment ago is not read again.
 
     Raises:
@@ -212,13 +213,14 @@ class FolderSource:
         test_fraction: float = TEST_FRACTION,
         seed: int = 0,
         strata: Mapping[str, Strata] | None = None,
+        leave_out: str | Path | None = None,
         cache_bytes: int = 256 << 20,
     ) -> None:
         self._fraction = check_fraction(test_fraction)
         self._seed = seed
         self._reading = (target, schema, missing)
         self._strata = strata or {}
-        self._files = _data_files(Path(path))
+        self._files = _data_files(Path(path), None if leave_out is None else Path(leave_out))
         self._ids = tuple(sorted(self._files))
         self._cache = _Cache(cache_bytes)
 
@@ -389,7 +391,7 @@ def _named(names: Sequence[str]) -> tuple[ClientId, ...]:
     return tuple(ids)
 
 
-def _data_files(folder: Path) -> dict[ClientId, Path]:
+def _data_files(folder: Path, leave_out: Path | None) -> dict[ClientId, Path]:
     """Return the data files of a folder by the client's id."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder", hint=f"looked in {folder.absolute().parent}")
@@ -397,6 +399,8 @@ def _data_files(folder: Path) -> dict[ClientId, Path]:
     files: dict[ClientId, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        if leave_out is not None and leave_out.exists() and path.samefile(leave_out):
             continue
         client = client_id(path.stem)
         if client in files:

@@ -207,6 +207,7 @@ class RoundMachine:
             self._invited = frozenset(wanted)
         self.phase = Phase.COLLECTING
         self.accepted = kept
+        self.failed = {c: why for c, why in self.failed.items() if c in self._invited}
         asked = tuple(c for c in wanted if c not in self.accepted and c not in self.failed)
         return (
             SetTimer(self.round, self.attempt, "deadline", self._policy.deadline_s),

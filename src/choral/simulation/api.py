@@ -23,6 +23,18 @@ from choral.simulation.launch import Launch, launch
 from choral.simulation.result import Result
 
 
+class Privacy:
+    """Differential privacy of a run: not built yet.
+
+    Raises:
+        NotBuilt: Always. A run without a mechanism says so in its result.
+    """
+
+    def __init__(self, **terms: Any) -> None:
+        named = ", ".join(terms) or "no terms"
+        raise NotBuilt(f"`Privacy` ({named}) is not built yet", hint="leave `privacy` out")
+
+
 def simulate(
     task: Task,
     *,

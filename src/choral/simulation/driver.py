@@ -60,8 +60,8 @@ class Driver:
         journal: Where the run leaves its log and states.
         arrival: When clients answer.
         clock: For durations that people read.
-        observers: See every event and command, and every `Failed` with its traceback, which
-            never goes into the log.
+        observers: See every event and command from now on, and every `Failed` with its traceback,
+            which never goes into the log. A resumed run shows them nothing of its past.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Driver:
             started = self._take(ev.RunStarted(state, self._params.sha256))
             self._journal.flush()
             return started
-        self._machine, _ = replay(records, self._setup.policy, observers=self._observers)
+        self._machine, _ = replay(records, self._setup.policy, observers=[self.view])
         self._model = public(
             GlobalModel.decode(
                 self._journal.get_state(self.view.state),

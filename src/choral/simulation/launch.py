@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from choral._version import __version__
-from choral.core.errors import ClientError, NoQuorum, RunFailed, UnknownName, did_you_mean
+from choral.core.errors import ClientError, NoQuorum, NotBuilt, RunFailed, UnknownName, did_you_mean
 from choral.core.params import Params
 from choral.core.ports import Clock, Observer
 from choral.federation.participant import Failed, Participant
@@ -74,6 +74,8 @@ def launch(setup: RunSetup, how: Launch) -> Result:
         RunFailed: Too few clients completed a round; `result` on the error tells the story.
         ChoralError: Anything else that is wrong with the setup, the data or the storage.
     """
+    if how.engine == "ray":
+        raise NotBuilt("engine `ray` is not built yet", hint="use `workers`")
     if how.engine not in ENGINES:
         hint = did_you_mean(how.engine, ENGINES)
         raise UnknownName(f"unknown engine `{how.engine}`", hint=hint)

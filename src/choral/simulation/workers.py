@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from choral.core.errors import ConfigError, RunFailed, by_code
+from choral.core.errors import ConfigError, RunFailed, WorkerLost, by_code
 from choral.core.params import ClientId, Params, Spec
 from choral.core.tensors import encode_tensors
 from choral.federation.participant import Completed, Failed, Outcome
@@ -105,7 +105,7 @@ class WorkersEngine:
         for job, answer in self._spread(self._jobs(work.clients, work.personal, bare)):
             if answer is None:
                 lost = "its worker process ended"
-                yield from (Failed(client, "worker_lost", lost) for client in job.clients)
+                yield from (Failed(client, WorkerLost.code, lost) for client in job.clients)
             else:
                 yield from answer
 

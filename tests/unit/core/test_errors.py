@@ -37,6 +37,7 @@ TABLE = {
     "NotFinite": ("UpdateRejected", "not_finite", 1, "INVALID_ARGUMENT"),
     "OutOfRange": ("UpdateRejected", "out_of_range", 1, "INVALID_ARGUMENT"),
     "ClientError": ("ChoralError", "client_error", 1, "ABORTED"),
+    "WorkerLost": ("ClientError", "worker_lost", 1, "ABORTED"),
     "RunFailed": ("ChoralError", "run_failed", 1, "ABORTED"),
     "NoQuorum": ("RunFailed", "no_quorum", 1, "ABORTED"),
     "StoreError": ("ChoralError", "store", 2, "FAILED_PRECONDITION"),

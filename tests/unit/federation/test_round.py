@@ -190,6 +190,16 @@ def test_a_restart_with_every_contribution_sums_again():
     assert machine.receive(Restarted(kept=("a", "b"))) == (Aggregate(1, 1, ("a", "b")),)
 
 
+def test_a_restart_after_sealing_forgets_who_failed():
+    machine, _ = opened("abc", quorum=2)
+    machine.receive(failure("c"))
+    machine.receive(update("a"))
+    machine.receive(update("b"))
+    assert machine.receive(Restarted())[-1] == Invite(1, 1, ("a", "b"))
+    assert machine.receive(update("a")) == (Accumulate(1, 1, "a"),)
+    assert machine.receive(update("b"))[-1] == Aggregate(1, 1, ("a", "b"))
+
+
 def test_a_contribution_kept_twice_is_one():
     machine, _ = opened("abcd", goal=2)
     machine.receive(update("a"))

@@ -278,3 +278,16 @@ def test_a_lazy_population_loads_only_who_is_asked(counting):
     )
     assert result.status == "completed"
     assert len(set(loaded)) <= 60
+
+
+def test_privacy_is_refused_by_name():
+    with pytest.raises(NotBuilt, match="epsilon"):
+        choral.Privacy(epsilon=4, delta=1e-5)
+
+
+def test_every_public_name_is_there():
+    for name in choral.__all__:
+        assert getattr(choral, name) is not None
+    assert set(choral.__all__) <= set(dir(choral))
+    with pytest.raises(AttributeError, match="nonsense"):
+        choral.nonsense  # noqa: B018
