@@ -89,7 +89,7 @@ def _ours(x: Any, y: Any, *, per_round: int, rounds: int) -> None:
 
 
 def _loop(x: Any, y: Any, *, per_round: int, rounds: int) -> None:
-    """Train the same cohorts' sizes by hand: one model, one optimiser per client, a running sum."""
+    """Do the same work by hand: one model, one optimiser per client, a running sum, the loss."""
     import torch
     from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -99,7 +99,7 @@ def _loop(x: Any, y: Any, *, per_round: int, rounds: int) -> None:
     vector = parameters_to_vector(params).detach().clone()
     rng = np.random.default_rng(7)
     for _ in range(rounds):
-        total, count = torch.zeros_like(vector), 0
+        total, count, losses = torch.zeros_like(vector), 0, 0.0
         for client in rng.choice(len(y), per_round, replace=False):
             vector_to_parameters(vector.clone(), params)
             optimizer = torch.optim.SGD(params, lr=LR)
@@ -112,6 +112,7 @@ def _loop(x: Any, y: Any, *, per_round: int, rounds: int) -> None:
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                losses += loss.item()
             with torch.no_grad():
                 total.add_(parameters_to_vector(params), alpha=EXAMPLES)
                 count += EXAMPLES

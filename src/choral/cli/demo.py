@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,11 @@ from choral.config.build import Place
 from choral.config.federation import read_file
 from choral.core.errors import ConfigError
 from choral.simulation.launch import Launch
+
+_INTRODUCTION = """\
+Four hospitals train one classifier of heart disease. Each trains on its own patients; what is sent
+is the change of the model, and what is kept is the sum. Real data (UCI Heart Disease, CC BY 4.0).
+"""
 
 
 def command(
@@ -27,10 +34,13 @@ def command(
     """Train one classifier on the data of four real hospitals, none of which shares a patient."""
     file = heart_example() / "federation.yaml"
     settings = [f"seed={seed}"] + ([f"rounds={rounds}"] if rounds is not None else [])
+    print(_INTRODUCTION, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="choral-demo-") as kept_nowhere:
         folder = out or Path(kept_nowhere) / "run"
         result = simulate_file(read_file(file, settings), Place(file.parent), Launch(out=folder))
-        show(result, report=None, as_json=as_json, clients="hospital")
+    if out is None:
+        result = replace(result, model_path=None)
+    show(result, report=None, as_json=as_json, clients="hospital")
 
 
 def heart_example() -> Path:

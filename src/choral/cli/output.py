@@ -147,10 +147,13 @@ def print_result(result: Mapping[str, Any], *, clients: str = "client") -> None:
     if len(rounds) > _SHOWN_ROUNDS:
         half = _SHOWN_ROUNDS // 2
         rounds = [*rounds[:half], None, *rounds[-half:]]
-    console.print(_rounds_table(rounds))
+    tables = [_rounds_table(rounds)]
     if result["client_metrics"]:
-        console.print(_clients_table(result["client_metrics"], clients))
-    console.print(_summary(result))
+        tables.append(_clients_table(result["client_metrics"], clients))
+    tables.append(_summary(result))
+    for table in tables:
+        console.print()
+        console.print(table)
 
 
 def _rounds_table(rounds: list[Mapping[str, Any] | None]) -> Table:
@@ -197,7 +200,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
         **{name: f"{value:.4f}" for name, value in sorted(result["metrics"].items())},
         "privacy": "no mechanism ran; updates were summed in the clear",
         "seed": str(result["seed"]),
-        "model": result["model_path"] or "in memory",
+        "model": result["model_path"] or "not kept; `--out DIR` keeps it",
         "sha256": result["model_sha256"],
         "time": f"{result['duration_s']:.1f} s",
     }
