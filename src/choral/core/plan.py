@@ -128,6 +128,14 @@ class Terms:
     weighting: str = "examples"
     mu: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.weighting not in ("examples", "uniform"):
+            raise ConfigError(
+                f"terms: weighting {self.weighting!r}, expected `examples` or `uniform`"
+            )
+        if not (isinstance(self.mu, int | float) and 0 <= self.mu < math.inf):
+            raise ConfigError(f"terms: mu {self.mu!r}, expected a finite number of at least 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Cohort:

@@ -7,7 +7,7 @@ Commands are never stored, since the machines give the same ones again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias
 
 from choral.core.errors import StoreError
@@ -331,10 +331,11 @@ def from_record(record: Record) -> Event:
     """Return the event of a line of the log.
 
     Raises:
-        StoreError: The line names no event, or has other fields.
+        StoreError: The line names no event, lacks a field, or has another one. A field with a
+            default may be absent: an older version did not write it.
     """
     kind = EVENTS.get(record.kind)
-    if kind is None or set(record.body) != set(_FIELDS[kind]):
+    if kind is None or not _NEEDED[kind] <= record.body.keys() <= set(_FIELDS[kind]):
         raise StoreError(f"log line {record.kind} {sorted(record.body)} is not a known event")
     body = {n: tuple(v) if isinstance(v, list) else v for n, v in record.body.items()}
     event: Event = kind(**body)
@@ -343,4 +344,10 @@ def from_record(record: Record) -> Event:
 
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind)) for kind in EVENTS.values()
+}
+_NEEDED: dict[type[Any], frozenset[str]] = {
+    kind: frozenset(
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    )
+    for kind in EVENTS.values()
 }

@@ -144,7 +144,9 @@ class RunMachine:
         return (SetTimer(round_.round, round_.attempt, "backoff", wait),)
 
     def _again(self, event: TimerFired) -> Commands:
-        if event.timer != "backoff" or event.attempt != self._attempt:
+        if event.timer != "backoff":
+            return ()
+        if (event.round, event.attempt) != (self.committed + 1, self._attempt):
             return ()
         return self._choose(attempt=self._attempt + 1)
 

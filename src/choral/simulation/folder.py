@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from choral.core.canonical import digest_of
-from choral.core.errors import NothingToResume, ResumeMismatch, RunExists
+from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
 from choral.core.params import Params
 from choral.core.ports import Lease
 from choral.core.release import Released
@@ -71,7 +71,13 @@ class RunFolder:
                 f"{self.partial} holds an unfinished run",
                 hint="go on with it by `--resume`, or remove it",
             )
-        self.partial.mkdir(parents=True)
+        # The model and the log are derived from clients' data: for their owner alone.
+        try:
+            self.partial.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make {self.partial}: {error.strerror}", hint="choose another `--out`"
+            ) from None
         self.store.create(run_id, header)
         return self.store.acquire(run_id)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from choral._version import __version__
+from choral.core.errors import StoreError
 from choral.core.params import Params, Spec
 from choral.core.release import NO_MECHANISM
 from choral.federation.setup import RunSetup
@@ -145,9 +146,16 @@ class Result:
         }
 
     def report(self, path: str | Path) -> Path:
-        """Write a self-contained HTML page with plots and tables; return its path."""
+        """Write a self-contained HTML page with plots and tables; return its path.
+
+        Raises:
+            StoreError: The page cannot be written there.
+        """
         from choral.telemetry.report import render
 
         target = Path(path)
-        target.write_text(render(self.to_json()), encoding="utf-8")
+        try:
+            target.write_text(render(self.to_json()), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"cannot write {target}: {error.strerror}") from None
         return target

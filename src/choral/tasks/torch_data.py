@@ -17,6 +17,9 @@ from choral.tasks.arrays import numbers, pair
 from choral.tasks.batches import passes
 from choral.tasks.torch_replica import Replica
 
+_ALIGNMENT = 64
+"""Bytes to whose multiples PyTorch's own allocator puts every tensor."""
+
 Examples = tuple[torch.Tensor, torch.Tensor]
 """X and y; the first axis counts examples."""
 
@@ -51,7 +54,7 @@ def examples(data: Any, replica: Replica) -> Examples:
 
 def batches(data: Examples, local: Local, key: Key) -> Iterator[Examples]:
     """Yield the batches of a client: views, after one gather for each shuffled pass."""
-    x, y = data
+    x, y = data if local.shuffle else placed(data)
     for walk in passes(len(x), local, key):
         if walk.order is not None:
             order = torch.from_numpy(walk.order).to(x.device)
@@ -61,6 +64,16 @@ def batches(data: Examples, local: Local, key: Key) -> Iterator[Examples]:
         else:
             a, b = x, y
         yield from zip(torch.split(a, walk.size), torch.split(b, walk.size), strict=True)
+
+
+def placed(data: Examples) -> Examples:
+    """Return the examples in memory as PyTorch places it, copied only where they are not.
+
+    MKL takes other paths, with other last bits, for other alignments. A user's slice, a mapped file
+    or a worker's copy of the same data may lie anywhere.
+    """
+    x, y = (t.clone() if t.data_ptr() % _ALIGNMENT else t for t in data)
+    return x, y
 
 
 def _tensor(name: str, values: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.plan import Plan
-from choral.tasks.torch_data import Examples, batches
+from choral.tasks.torch_data import Examples, batches, placed
 from choral.tasks.torch_metrics import Loss, Metric, aligned, own_metrics
 from choral.tasks.torch_replica import Replica
 from choral.tasks.torch_step import Stepper, backward, pull
@@ -69,7 +69,7 @@ def measure(
     sums: dict[str, float] = {}
     rules: dict[str, Metric] = {}
     with torch.no_grad():
-        cuts = (torch.split(part, EVALUATION_BATCH) for part in data)
+        cuts = (torch.split(part, EVALUATION_BATCH) for part in placed(data))
         for inputs, targets in zip(*cuts, strict=True):
             output, target = aligned(module(inputs), targets)
             if not rules:

@@ -42,6 +42,7 @@ class Case:
     slope: float | None = 1.0
     sgd: bool = True
     lr: float = 0.1
+    wide: Callable[[int], Task] | None = None
 
 
 def dropout_net() -> nn.Module:
@@ -64,7 +65,11 @@ ENTROPY = functional.cross_entropy
 CASES: dict[str, Case] = {
     "numpy-linear": Case(lambda: LinearTask("linear", input_dim=FEATURES), None),
     "numpy-binary": Case(lambda: LinearTask("logistic", input_dim=FEATURES), 2),
-    "numpy-classes": Case(lambda: LinearTask("logistic", input_dim=FEATURES, classes=3), 3),
+    "numpy-classes": Case(
+        lambda: LinearTask("logistic", input_dim=FEATURES, classes=3),
+        3,
+        wide=lambda d: LinearTask("logistic", input_dim=d, classes=3),
+    ),
     "torch-linear": Case(
         lambda: torch_task(lambda: nn.Linear(FEATURES, 1), functional.mse_loss), None
     ),
@@ -74,7 +79,11 @@ CASES: dict[str, Case] = {
         ),
         2,
     ),
-    "torch-net": Case(lambda: torch_task(small_net, ENTROPY), 3),
+    "torch-net": Case(
+        lambda: torch_task(small_net, ENTROPY),
+        3,
+        wide=lambda d: torch_task(lambda: nn.Linear(d, 3), ENTROPY),
+    ),
     "torch-double": Case(lambda: torch_task(lambda: small_net().double(), ENTROPY), 3),
     "torch-dropout": Case(lambda: torch_task(dropout_net, ENTROPY), 3, slope=None),
     "torch-batchnorm": Case(lambda: torch_task(norm_net, ENTROPY), 3, slope=None),
@@ -171,6 +180,36 @@ def test_equal_arguments_give_equal_updates(case, task, params, make_plan):
     task.train(params, (data[0][:5], data[1][:5]), plan, KEY.fold("other"))
     assert same(first, task.train(params, data, plan, KEY))
     assert same(first, case.make().train(params, data, plan, KEY))
+
+
+def shifted(array: np.ndarray, offset: int) -> np.ndarray:
+    """Return a copy that starts `offset` bytes behind a 64-byte boundary."""
+    room = np.empty(array.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + offset
+    out = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+@pytest.mark.parametrize("features", [FEATURES, 13])
+def test_where_the_data_lies_in_memory_changes_no_bit(case, make_plan, features):
+    """BLAS may round differently for another alignment; engines hand the same data at any."""
+    if features != FEATURES and case.wide is None:
+        pytest.skip("the case has one width")
+    task = case.make() if features == FEATURES else case.wide(features)
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(37, features)).astype(np.float32)
+    y = rng.integers(0, case.classes, 37) if case.classes else x[:, 0].copy()
+    first = task.init(Key.root(3))
+    plan = make_plan(batch_size=7, lr=case.lr, shuffle=False)
+    results = [
+        (
+            task.train(first, (shifted(x, at), y), plan, KEY).delta.tobytes(),
+            task.evaluate(first, (shifted(x, at), y)),
+        )
+        for at in (0, 4, 8, 12, 16, 32)
+    ]
+    assert all(result == results[0] for result in results)
 
 
 def test_training_and_evaluation_do_not_touch_each_other(case, task, params, make_plan):

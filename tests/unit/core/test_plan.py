@@ -150,3 +150,11 @@ def test_defaults() -> None:
     assert Local() == Local(epochs=1, steps=None, batch_size=32, lr=0.01, shuffle=True)
     assert Terms() == Terms(weighting="examples", mu=0.0)
     assert Cohort((ClientId("a"), ClientId("b")), goal=2, quorum=1).clients == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"weighting": "unifrom"}, {"mu": -1.0}, {"mu": float("nan")}, {"mu": "1"}], ids=str
+)
+def test_terms_out_of_range_are_named(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        Terms(**bad)

@@ -64,3 +64,11 @@ def test_replay_rebuilds_the_machine_and_its_last_commands():
     assert machine.phase is RunPhase.ROUND
     assert commands == (ev.Accumulate(1, 1, "a"), ev.Aggregate(1, 1, ("b", "a")))
     assert [item for item in seen if type(item) in ev.EVENTS.values()] == log
+
+
+def test_a_log_of_an_older_version_lacks_fields_that_have_defaults():
+    body = {k: v for k, v in ev.to_record(EVENTS[7]).body.items() if k != "kept"}
+    assert ev.from_record(Record("Committed", body)) == EVENTS[7]
+    del body["state"]
+    with pytest.raises(StoreError, match="not a known event"):
+        ev.from_record(Record("Committed", body))

@@ -135,3 +135,12 @@ def test_stale_answers_do_not_move_a_run():
     assert run.receive(TimerFired(1, 1, "backoff")) == ()
     assert run.receive(Evaluated(1, {}, {}, "none")) == ()
     assert run.phase is RunPhase.CHOOSING
+
+
+def test_the_backoff_timer_of_another_round_moves_nothing():
+    run = machine(rounds=3)
+    run.receive(RunStarted("s", "m"))
+    fail_round(run, 1, 1)
+    assert run.receive(TimerFired(2, 1, "backoff")) == ()
+    assert run.receive(TimerFired(1, 2, "backoff")) == ()
+    assert run.phase is RunPhase.BACKOFF

@@ -100,3 +100,17 @@ def test_a_changed_state_is_noticed(counting, numbered_clients, tmp_path):
         blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
     with pytest.raises(choral.ChoralError, match="does not match"):
         run(counting, numbered_clients, tmp_path / "a", resume=True)
+
+
+def test_a_run_is_for_its_owner_alone(counting, numbered_clients, tmp_path):
+    run(counting, numbered_clients, tmp_path / "a")
+    assert (tmp_path / "a").stat().st_mode & 0o077 == 0
+
+
+def test_a_place_that_cannot_be_written_is_named(counting, numbered_clients, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(choral.ChoralError, match="cannot make"):
+        run(counting, numbered_clients, tmp_path / "file" / "a")
+    result = run(counting, numbered_clients, None)
+    with pytest.raises(choral.ChoralError, match="cannot write"):
+        result.report(tmp_path / "nowhere" / "page.html")

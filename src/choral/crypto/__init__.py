@@ -1,0 +1,1 @@
+"""Primitives of secure aggregation over `cryptography`. Knows core and nothing else of ours."""
