@@ -71,11 +71,11 @@ def test_a_round_adds_each_invited_client_once(policy, events):
     ended = None
     for event in [ev.CohortChosen(1, 1, CLIENTS), *events]:
         if isinstance(event, ev.Restarted):
-            held.restart(event.kept)
+            held.restart(event.held)
         commands = machine.receive(event)
         for command in commands:
             held.do(command)
-            if isinstance(command, ev.Aggregate):
+            if isinstance(command, ev.CloseSum):
                 assert set(command.survivors) == set(held.count)
                 assert len(command.survivors) >= machine.cohort.quorum
                 commands += machine.receive(

@@ -51,7 +51,7 @@ def test_each_completed_client_is_counted_once_in_1000_orders(block):
             for command in machine.receive(event):
                 if isinstance(command, ev.Accumulate):
                     total.add(CONTRIBUTIONS[command.client])
-                if isinstance(command, ev.Aggregate):
+                if isinstance(command, ev.CloseSum):
                     survivors = command.survivors
         if survivors is None:
             continue

@@ -30,6 +30,8 @@ def say_error(error: ChoralError) -> None:
     console.print(f"[bold red]error:[/] {_plain(error.message)}")
     if error.hint:
         console.print(f"[bold]hint:[/] {_plain(error.hint)}")
+    if error.details:
+        console.print(_plain(error.details), style="dim")
 
 
 def _plain(text: str) -> str:
@@ -131,8 +133,16 @@ _NOTES: dict[type[Any], Any] = {
 }
 
 
-def _words(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+def _words(metrics: Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name} {_cell(metrics, name)}" for name in sorted(metrics))
+
+
+def _cell(metrics: Mapping[str, float | None], name: str) -> str:
+    """Return a metric for people: empty where it was not measured, a word where it is no number."""
+    if name not in metrics:
+        return ""
+    value = metrics[name]
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def print_result(result: Mapping[str, Any], *, clients: str = "client") -> None:
@@ -165,7 +175,7 @@ def _rounds_table(rounds: list[Mapping[str, Any] | None]) -> Table:
         if r is None:
             table.add_row("…")
             continue
-        cells = [f"{r['metrics'][n]:.4f}" if n in r["metrics"] else "" for n in names]
+        cells = [_cell(r["metrics"], name) for name in names]
         table.add_row(
             str(r["round"]),
             str(r["completed"]),
@@ -185,7 +195,7 @@ def _clients_table(metrics: Mapping[str, Mapping[str, float]], clients: str) -> 
         table.add_column(name, justify="right")
     shown = list(metrics.items())[:20]
     for client, values in shown:
-        table.add_row(client, *(f"{values[n]:.4f}" if n in values else "" for n in names))
+        table.add_row(client, *(_cell(values, name) for name in names))
     if len(metrics) > len(shown):
         table.add_row(f"… {len(metrics) - len(shown)} more")
     return table
@@ -197,7 +207,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     rows = {
         "status": result["status"],
-        **{name: f"{value:.4f}" for name, value in sorted(result["metrics"].items())},
+        **{name: _cell(result["metrics"], name) for name in sorted(result["metrics"])},
         "privacy": "no mechanism ran; updates were summed in the clear",
         "seed": str(result["seed"]),
         "model": result["model_path"] or "not kept; `--out DIR` keeps it",

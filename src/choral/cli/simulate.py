@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,9 @@ import typer
 from rich.console import Console
 
 from choral.cli.output import RoundProgress, print_result
-from choral.config.build import Place, build_setup
+from choral.config.build import Place, build_setup, name_of
 from choral.config.federation import FederationFile, parse, read_file
-from choral.core.errors import NothingToResume, RunFailed
+from choral.core.errors import ConfigError, NothingToResume, RunFailed
 from choral.core.task import ClientSource
 from choral.federation.participant import Participant
 from choral.simulation.availability import Availability
@@ -60,6 +61,8 @@ def command(
     settings += [f"rounds={rounds}"] if rounds is not None else []
     settings += [f"seed={seed}"] if seed is not None else []
     place = Place(file.parent, data)
+    if report is not None and not report.parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no folder {report.parent}")
     how = Launch(engine=engine, workers=workers, out=out, resume=resume)
     try:
         result = simulate_file(read_file(file, settings), place, how)
@@ -74,7 +77,7 @@ def simulate_file(file: FederationFile, place: Place, how: Launch) -> Result:
     """Run a federation file and show its progress on stderr."""
     out = how.out
     if how.resume:
-        out = out or newest_partial(storage_root(file), file.name or place.folder.resolve().name)
+        out = out or newest_partial(storage_root(file), name_of(file, place))
         if file.seed is None:
             _, header = RunFolder(out).header()
             file = file.model_copy(update={"seed": header["seed"]})
@@ -112,7 +115,9 @@ def newest_partial(root: Path, name: str) -> Path:
     Raises:
         NothingToResume: There is none.
     """
-    found = sorted(root.glob(f"{name}-*.partial"), key=lambda path: path.stat().st_mtime)
+    pattern = re.compile(re.escape(name) + r"-[0-9a-f]{8}\.partial")
+    partials = [path for path in root.glob("*.partial") if pattern.fullmatch(path.name)]
+    found = sorted(partials, key=lambda path: path.stat().st_mtime)
     if not found:
         raise NothingToResume(
             f"no unfinished run of `{name}` in {root}", hint="name its folder by `--out`"

@@ -9,6 +9,7 @@ from typing import Any
 from choral.config.federation import FederationFile
 from choral.config.fresh import new_run_id, seed_or_drawn
 from choral.config.references import is_reference, resolve
+from choral.core.checks import one_of
 from choral.core.errors import ConfigError, NotBuilt
 from choral.core.task import ClientSource, Task
 from choral.data import (
@@ -56,7 +57,7 @@ def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) ->
     if file.rounds is None:
         raise ConfigError("`rounds` is missing", hint="such as `rounds: 10`")
     seed = seed_or_drawn(file.seed)
-    name = file.name or place.folder.resolve().name or "federation"
+    name = name_of(file, place)
     task, source = _task(file, place), _source(file, place, seed)
     evaluation = file.evaluation
     clients = evaluation.clients
@@ -84,6 +85,11 @@ def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) ->
     )
 
 
+def name_of(file: FederationFile, place: Place) -> str:
+    """Return the federation's name: its own, else that of its folder."""
+    return file.name or place.folder.resolve().name or "federation"
+
+
 def _refuse_unbuilt(file: FederationFile) -> None:
     check_aggregation(file.aggregation)
     for key in ("privacy", "compression"):
@@ -109,15 +115,8 @@ def _task(file: FederationFile, place: Place) -> Task:
         if not isinstance(kind, str):
             raise ConfigError("`model` has no `type`", hint="linear, logistic, mlp or cnn")
         return build_model(kind, **arguments)
-    task = resolve(file.task or "", place.folder, what="task")
-    lacking = [n for n in ("init", "train", "evaluate") if not callable(getattr(task, n, None))]
-    if lacking:
-        raise ConfigError(
-            f"task `{file.task}` is a {type(task).__name__} without `{'`, `'.join(lacking)}`",
-            hint="a task has the methods init, train and evaluate",
-        )
-    checked: Task = task
-    return checked
+    task: Task = resolve(file.task or "", place.folder, what="task")
+    return task
 
 
 def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
@@ -161,9 +160,7 @@ def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
 def _reading(file: FederationFile, place: Place) -> dict[str, Any]:
     """Return how data files are read."""
     simulation = file.simulation
-    missing = simulation.missing or "raise"
-    if missing not in ("raise", "drop"):
-        raise ConfigError(f"simulation.missing {missing!r}: expected `raise` or `drop`")
+    missing = one_of("simulation.missing", simulation.missing or "raise", ("raise", "drop"))
     schema = None
     if simulation.schema_ is not None:
         schema = Schema.from_yaml(place.folder / simulation.schema_)

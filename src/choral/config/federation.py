@@ -79,11 +79,14 @@ class EncodingSection(Section):
 
     Attributes:
         range: Bound of a coordinate of one weighted update; default 256.
+        weight_unit: The weight that counts as 1; default follows the largest client of a cohort
+            where all tell their number of examples, else 1 024.
         weight_cap: Weight above which a client is refused; default 1 024 times the largest
             number of examples in the cohort.
     """
 
     range: float | None = None
+    weight_unit: float | None = None
     weight_cap: float | None = None
 
 
@@ -114,8 +117,6 @@ class SimulationSection(Section):
         latency_s: Median virtual seconds to an answer.
         spread: Standard deviation of the logarithm of those seconds.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     data: str | None = None
     partition: dict[str, Any] | None = None

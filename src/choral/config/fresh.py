@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from choral.core.errors import ConfigError
+from choral.core.checks import whole
 
 MAX_SEED = 2**63 - 1
 
@@ -17,9 +17,7 @@ def seed_or_drawn(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(32)
-    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed {seed!r}: expected a whole number from 0 to 2^63 - 1")
-    return seed
+    return whole("seed", seed, least=0, most=MAX_SEED)
 
 
 def new_run_id(name: str) -> str:

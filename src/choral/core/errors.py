@@ -44,16 +44,18 @@ class ChoralError(Exception):
     Args:
         message: What was wrong, with the value, and what was expected.
         hint: What the reader can do about it; empty when there is nothing to add.
+        details: The traceback of somebody else's code, where that is the cause.
     """
 
     code: str = "error"
     exit_code: int = 1
     retryable: bool = False
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

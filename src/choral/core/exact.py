@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from choral.core.checks import real
 from choral.core.errors import ConfigError, NotFinite, OutOfRange, WrongShape
 from choral.core.keys import Key
 from choral.core.params import Spec, Vector
@@ -40,6 +41,11 @@ MAX_COUNT: Final = 2**31
 _BLOCK: Final = 15 << 10
 """Coordinates at a time: below the 128 KiB from which malloc maps fresh pages at every call."""
 _LIMIT: Final = 2.0**31 - 1
+
+
+def grid_setting(name: str, value: Any) -> float:
+    """Return a field of `Encoding` as a float, or raise `ConfigError` beyond 2^-20 to 2^40."""
+    return real(f"encoding.{name}", value, least=2.0**-20, most=2.0**40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,10 @@ class Encoding:
 
     def __post_init__(self) -> None:
         for name in ("range", "weight_unit", "weight_cap"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and 2.0**-20 <= value <= 2.0**40):
-                raise ConfigError(f"encoding.{name} {value}: expected 2^-20 to 2^40")
+            object.__setattr__(self, name, grid_setting(name, getattr(self, name)))
         for name in ("range", "weight_unit"):
             fraction, exponent = math.frexp(getattr(self, name))
             object.__setattr__(self, name, 2.0 ** (exponent - (fraction == 0.5)))
-        object.__setattr__(self, "weight_cap", float(self.weight_cap))
         if self.weight_cap > self.weight_unit * 2**20:
             raise ConfigError(
                 f"encoding.weight_cap {self.weight_cap}: expected at most 2^20 times the unit, "

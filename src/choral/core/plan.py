@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from choral.core.canonical import digest_of
-from choral.core.errors import ConfigError
+from choral.core.checks import flag, one_of, real, whole
 from choral.core.exact import Encoding
 from choral.core.params import ClientId, Vector
+
+WEIGHTINGS: Final = ("examples", "uniform")
+"""How clients are weighed: by their number of training examples, or by 1 each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,10 @@ class Local:
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "batch_size"):
             value = getattr(self, name)
-            if value is None and name != "epochs":
-                continue
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"local.{name} {value!r}: expected a whole number from 1")
-        if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
-            raise ConfigError(f"local.lr {self.lr!r}: expected a number above 0")
+            if value is not None or name == "epochs":
+                object.__setattr__(self, name, whole(f"local.{name}", value, least=1))
+        object.__setattr__(self, "lr", real("local.lr", self.lr, above=0))
+        object.__setattr__(self, "shuffle", flag("local.shuffle", self.shuffle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,7 @@ class Plan:
         """Return the hashed fields as a JSON object."""
         body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
         numbers = {"mu": self.mu + 0.0, "deadline_s": self.deadline_s + 0.0}
-        local = asdict(self.local) | {"lr": float(self.local.lr)}
-        return body | numbers | {"local": local, "encoding": asdict(self.encoding)}
+        return body | numbers | {"local": asdict(self.local), "encoding": asdict(self.encoding)}
 
     @property
     def digest(self) -> str:
@@ -129,12 +128,8 @@ class Terms:
     mu: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.weighting not in ("examples", "uniform"):
-            raise ConfigError(
-                f"terms: weighting {self.weighting!r}, expected `examples` or `uniform`"
-            )
-        if not (isinstance(self.mu, int | float) and 0 <= self.mu < math.inf):
-            raise ConfigError(f"terms: mu {self.mu!r}, expected a finite number of at least 0")
+        one_of("terms.weighting", self.weighting, WEIGHTINGS)
+        object.__setattr__(self, "mu", real("terms.mu", self.mu, least=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class ClientSource(Protocol):
         ...
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples where that is known without loading, else None."""
+        """Return its number of training examples, or None where it must not be loaded twice."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 A stream cipher's key stream, read as little-endian elements of `Ring.width` bytes, is the mask.
 Both generators are counter ciphers with a zero nonce: a key makes one mask and nothing else.
-Sources: NIST SP 800-38A (CTR), RFC 8439 (ChaCha20, here with a counter of 64 bits).
+Sources: NIST SP 800-38A (CTR), RFC 8439 (ChaCha20, 32-bit counter: 256 GiB of stream).
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _CIPHERS: Final = {
     ),
     Generator.CHACHA20: _Cipher(
         block_size=64,
-        counter_bits=64,
-        start=lambda block: block.to_bytes(8, "little") + bytes(8),
+        counter_bits=32,
+        start=lambda block: block.to_bytes(4, "little") + bytes(12),
         open=lambda key, start: Cipher(algorithms.ChaCha20(key, start), mode=None),
     ),
 }

@@ -65,7 +65,7 @@ def share(secrets: Sequence[Secret], *, threshold: int, holders: int, rand: Rand
     columns = len(secrets) * LIMBS
     coefficients = np.empty((threshold, columns), np.int64)
     coefficients[0] = _to_limbs(secrets)
-    coefficients[1:] = _uniform((threshold - 1) * columns, rand).reshape(-1, columns)
+    coefficients[1:] = _uniform((threshold - 1) * columns, rand).reshape(threshold - 1, columns)
     values = _multiply(_powers(holders, threshold), coefficients)
     coefficients.fill(0)
     return values.astype(np.uint32).reshape(holders, len(secrets), LIMBS)
@@ -102,7 +102,8 @@ def combine(shares: Shares, *, positions: Sequence[int], threshold: int) -> list
     if rows.size and int(rows.max()) >= PRIME:
         raise Refused(f"a share holds an element that is not below {PRIME}")
     weights = _lagrange(tuple(positions[:threshold]))
-    limbs = _multiply(weights, rows.reshape(threshold, -1)).reshape(-1, LIMBS)
+    limbs = _multiply(weights, rows.reshape(threshold, shares.shape[1] * LIMBS))
+    limbs = limbs.reshape(shares.shape[1], LIMBS)
     found = _from_limbs(limbs)
     limbs.fill(0)
     return found
@@ -131,9 +132,11 @@ def _to_limbs(secrets: Sequence[Secret]) -> _Residues:
     """Return the limbs of all secrets in a row."""
     raw = np.frombuffer(bytearray().join(s.expose() for s in secrets), np.uint8)
     bits = np.zeros((len(secrets), LIMBS * LIMB_BITS), np.uint8)
-    bits[:, : 8 * SECRET_SIZE] = np.unpackbits(raw, bitorder="little").reshape(len(secrets), -1)
+    bits[:, : 8 * SECRET_SIZE] = np.unpackbits(raw, bitorder="little").reshape(
+        len(secrets), 8 * SECRET_SIZE
+    )
     cells = np.zeros((len(secrets), LIMBS, 32), np.uint8)
-    cells[..., :LIMB_BITS] = bits.reshape(-1, LIMBS, LIMB_BITS)
+    cells[..., :LIMB_BITS] = bits.reshape(len(secrets), LIMBS, LIMB_BITS)
     limbs = np.packbits(cells, axis=-1, bitorder="little").view("<u4").astype(np.int64)
     for used in (raw, bits, cells):
         used.fill(0)
@@ -144,9 +147,9 @@ def _from_limbs(limbs: _Residues) -> list[Secret | None]:
     """Return the secret of each row of limbs, None where a limb has too many bits."""
     top = 8 * SECRET_SIZE - LIMB_BITS * (LIMBS - 1)
     valid = (limbs[:, :-1] >> LIMB_BITS == 0).all(axis=1) & (limbs[:, -1] >> top == 0)
-    raw = limbs.astype("<u4").view(np.uint8).reshape(-1, LIMBS, 4)
+    raw = limbs.astype("<u4").view(np.uint8).reshape(len(limbs), LIMBS, 4)
     bits = np.unpackbits(raw, axis=-1, bitorder="little")[..., :LIMB_BITS]
-    flat = bits.reshape(-1, LIMBS * LIMB_BITS)[:, : 8 * SECRET_SIZE]
+    flat = bits.reshape(len(limbs), LIMBS * LIMB_BITS)[:, : 8 * SECRET_SIZE]
     packed = np.packbits(flat, axis=-1, bitorder="little")
     found = [Secret(row.data) if ok else None for row, ok in zip(packed, valid, strict=True)]
     for used in (raw, packed):

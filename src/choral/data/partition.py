@@ -5,13 +5,13 @@ Every function here gives each example to exactly one client and leaves no clien
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from choral.core.checks import real, whole
 from choral.core.errors import ConfigError
 from choral.core.keys import Key
 
@@ -57,7 +57,7 @@ def iid(size: int, *, clients: int, key: Key) -> Partition:
     Raises:
         ConfigError: More clients than examples, or none.
     """
-    _check_clients(clients, size)
+    clients = _clients(clients, size)
     owner = np.repeat(np.arange(clients), even_sizes(size, clients))
     return _owned(_order(size, key), owner, clients)
 
@@ -78,8 +78,8 @@ def shards(labels: Labels, *, clients: int, per_client: int = 2, key: Key) -> Pa
     Raises:
         ConfigError: More shards than examples, or an argument out of range.
     """
-    _check_clients(clients, len(labels))
-    _at_least("per_client", per_client, 1)
+    clients = _clients(clients, len(labels))
+    per_client = whole("per_client", per_client, least=1)
     total = clients * per_client
     if total > len(labels):
         raise ConfigError(f"{total} shards of {len(labels)} examples, expected at most one each")
@@ -115,9 +115,9 @@ def dirichlet(
     Raises:
         ConfigError: `clients * min_examples` is above `n`, or an argument is out of range.
     """
-    _check_clients(clients, len(labels))
-    _check_minimum(min_examples, clients, len(labels))
-    _positive("alpha", alpha)
+    clients = _clients(clients, len(labels))
+    _minimum(min_examples, clients, len(labels))
+    alpha = real("alpha", alpha, above=0)
     codes, kinds = _codes(labels)
     left = np.bincount(codes, minlength=len(kinds))
     weights = np.maximum(alpha * len(kinds) * left / len(labels), 1e-12)
@@ -153,8 +153,8 @@ def labels_per_client(labels: Labels, *, clients: int, count: int, key: Key) -> 
     Raises:
         ConfigError: A label would stay without a client, or has fewer examples than holders.
     """
-    _check_clients(clients, len(labels))
-    _at_least("count", count, 1)
+    clients = _clients(clients, len(labels))
+    count = whole("count", count, least=1)
     codes, kinds = _codes(labels)
     if count > len(kinds):
         raise ConfigError(f"count {count}, and the dataset has {len(kinds)} labels")
@@ -224,17 +224,15 @@ def by_quantity(
     Raises:
         ConfigError: `clients * min_examples` is above `size`, or an argument is out of range.
     """
-    _check_clients(clients, size)
-    _check_minimum(min_examples, clients, size)
+    clients = _clients(clients, size)
+    min_examples = _minimum(min_examples, clients, size)
     if exponent is not None and alpha is not None:
         raise ConfigError("by_quantity takes `exponent` or `alpha`, not both")
     if alpha is not None:
-        _positive("alpha", alpha)
-        share = key.fold("sizes").rng().dirichlet(np.full(clients, float(alpha)))
+        alpha = real("alpha", alpha, above=0)
+        share = key.fold("sizes").rng().dirichlet(np.full(clients, alpha))
     else:
-        power = 1.0 if exponent is None else exponent
-        if not (math.isfinite(power) and power >= 0):
-            raise ConfigError(f"exponent {power}, expected at least 0")
+        power = 1.0 if exponent is None else real("exponent", exponent, least=0)
         share = np.arange(1, clients + 1, dtype=np.float64) ** -power
         share = share[_order(clients, key.fold("sizes"))]
     sizes = min_examples + _apportion(size - clients * min_examples, share / share.sum())
@@ -352,31 +350,19 @@ def _name(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _check_clients(clients: int, size: int) -> None:
-    """Raise unless `clients` is 1 to the number of examples."""
-    _at_least("clients", clients, 1)
+def _clients(value: Any, size: int) -> int:
+    """Return the number of clients; raise unless it is 1 to the number of examples."""
+    clients = whole("clients", value, least=1)
     if clients > size:
         raise ConfigError(f"{clients} clients and {size} examples, expected one each at least")
+    return clients
 
 
-def _check_minimum(minimum: int, clients: int, size: int) -> None:
-    """Raise unless everyone can have `minimum` examples."""
-    _at_least("min_examples", minimum, 1)
+def _minimum(value: Any, clients: int, size: int) -> int:
+    """Return the least number of examples of a client; raise unless everyone can have it."""
+    minimum = whole("min_examples", value, least=1)
     if clients * minimum > size:
         raise ConfigError(
             f"min_examples {minimum} for {clients} clients, and there are {size} examples"
         )
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    """Raise unless an argument is an integer from `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name} {value!r}, expected an integer from {least}")
-
-
-def _positive(name: str, value: float) -> None:
-    """Raise unless an argument is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} {value!r}, expected a number")
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name} {value}, expected a finite number above 0")
+    return minimum

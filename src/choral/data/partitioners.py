@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from choral.core.checks import whole
 from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.params import Array
@@ -21,7 +22,7 @@ from choral.data import partition as ways
 from choral.data.examples import Missing, encode
 from choral.data.schema import Schema
 from choral.data.sources import TEST_FRACTION, PartitionSource
-from choral.data.split import count, labels_of
+from choral.data.split import check_seed, count, labels_of
 from choral.data.tables import read_table
 
 
@@ -140,10 +141,7 @@ def by_column(
         ConfigError: Not one value per example, no such feature, or two values make one id.
     """
     size = count(data, "the dataset")
-    if isinstance(column, int | np.integer):
-        values = _feature(data, int(column))
-    else:
-        values = np.asarray(column).reshape(-1)
+    values = _feature(data, column) if np.ndim(column) == 0 else np.asarray(column).reshape(-1)
     if len(values) != size:
         raise ConfigError(f"column with {len(values)} values for a dataset of {size} examples")
     return PartitionSource(data, ways.by_column(values), test_fraction, seed, stratum)
@@ -240,18 +238,15 @@ def _named(spec: Mapping[str, Any]) -> Callable[..., PartitionSource]:
     return named(PARTITIONERS, spec.get("name"), arguments, what="partition")
 
 
-def _feature(data: Any, at: int) -> Array:
+def _feature(data: Any, column: Any) -> Array:
     """Return one feature of `(X, y)`."""
     features = np.asarray(data[0]) if is_columns(data) else None
     if features is None or features.ndim != 2:
         raise ConfigError("a column's number needs (X, y) with X of shape [n, d]")
-    if not 0 <= at < features.shape[1]:
-        raise ConfigError(f"column {at}, expected 0 to {features.shape[1] - 1}")
+    at = whole("column", column, least=0, most=features.shape[1] - 1)
     return np.asarray(features[:, at])
 
 
 def _key(seed: int, name: str) -> Key:
     """Return the key of a partition."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise ConfigError(f"seed {seed!r}, expected an integer from 0 to 2^64 - 1")
-    return Key.root(seed).fold("partition", name)
+    return Key.root(check_seed(seed)).fold("partition", name)

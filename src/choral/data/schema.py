@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from choral.core.canonical import digest_of
+from choral.core.checks import whole
 from choral.core.errors import ConfigError, SchemaMismatch, UnknownKey, UnknownName, did_you_mean
 from choral.data.tables import Table, is_missing, plain_number
 
@@ -100,8 +101,7 @@ class Schema:
             raise ConfigError(
                 f"target `{self.target}` is not a column", hint=did_you_mean(self.target, names)
             )
-        if type(self.version) is not int or self.version < 1:
-            raise ConfigError(f"schema version {self.version!r}, expected an integer from 1")
+        object.__setattr__(self, "version", whole("schema version", self.version, least=1))
 
     @property
     def names(self) -> tuple[str, ...]:

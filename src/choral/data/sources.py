@@ -20,7 +20,7 @@ from choral.data.examples import Missing, read_examples
 from choral.data.ids import NumberedIds, client_id, id_for
 from choral.data.partition import Partition
 from choral.data.schema import Schema
-from choral.data.split import check_fraction, count, held_out_size, split, take
+from choral.data.split import check_fraction, check_seed, count, held_out_size, split, take
 from choral.data.tables import CSV_SUFFIXES, PARQUET_SUFFIXES
 
 TEST_FRACTION: Final = 0.2
@@ -50,7 +50,8 @@ def as_source(clients: Any, *, test_fraction: float = TEST_FRACTION, seed: int =
         )
     if isinstance(clients, Mapping):
         return MappingSource(clients, test_fraction=test_fraction, seed=seed)
-    if hasattr(clients, "__len__") and hasattr(clients, "__getitem__"):
+    lengthy = hasattr(clients, "__len__") and hasattr(clients, "__getitem__")
+    if lengthy and not isinstance(clients, str | bytes):
         return SequenceSource(clients, test_fraction=test_fraction, seed=seed)
     raise ConfigError(
         f"clients of type {type(clients).__name__}",
@@ -84,7 +85,7 @@ class MappingSource:
         seed: int = 0,
     ) -> None:
         self._fraction = check_fraction(test_fraction)
-        self._seed = seed
+        self._seed = check_seed(seed)
         self._clients = clients
         self._keys: dict[ClientId, Any] = {}
         for key in clients:
@@ -152,7 +153,7 @@ class SequenceSource:
         strata: Mapping[str, Strata] | None = None,
     ) -> None:
         self._fraction = check_fraction(test_fraction)
-        self._seed = seed
+        self._seed = check_seed(seed)
         self._clients = clients
         self._strata = strata or {}
         self._ids = NumberedIds(_some(len(clients)))
@@ -217,7 +218,7 @@ class FolderSource:
         cache_bytes: int = 256 << 20,
     ) -> None:
         self._fraction = check_fraction(test_fraction)
-        self._seed = seed
+        self._seed = check_seed(seed)
         self._reading = (target, schema, missing)
         self._strata = strata or {}
         self._files = _data_files(Path(path), None if leave_out is None else Path(leave_out))
@@ -253,10 +254,8 @@ class FolderSource:
         return self._strata.get(client, NO_STRATA)
 
     def examples(self, client: ClientId) -> int | None:
-        """Return None: nobody knows without reading the file."""
-        if client not in self._files:
-            raise _unknown(client)
-        return None
+        """Return its number of training examples; its file is read, and kept for `load`."""
+        return count(self.load(client).train, f"client `{client}`")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,7 +283,8 @@ class PartitionSource:
     _places: dict[ClientId, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fraction(self.test_fraction)
+        object.__setattr__(self, "test_fraction", check_fraction(self.test_fraction))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         clients = _some(len(self.partition))
         size = count(self.data, "the dataset")
         if size != len(self.partition.indices):

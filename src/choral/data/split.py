@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from choral.core.errors import ConfigError, DataError, EmptyClient
+from choral.core.checks import real, whole
+from choral.core.errors import DataError, EmptyClient
 from choral.core.keys import Key
 from choral.core.params import ClientId
 from choral.core.selection import Strata
@@ -85,11 +86,12 @@ def permutation(size: int, key: Key) -> Indices:
 
 def check_fraction(fraction: float) -> float:
     """Return a test fraction, or raise `ConfigError` where it is not in [0, 1)."""
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-        raise ConfigError(f"test_fraction {fraction!r}, expected a number")
-    if not (math.isfinite(fraction) and 0 <= fraction < 1):
-        raise ConfigError(f"test_fraction {fraction}, expected 0 or more and below 1")
-    return float(fraction)
+    return real("test_fraction", fraction, least=0, below=1)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed of splits, or raise `ConfigError` where it is not 0 to 2^64 - 1."""
+    return whole("seed", seed, least=0, most=2**64 - 1)
 
 
 def held_out_size(size: int, fraction: float) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from choral.core.checks import whole
 from choral.core.errors import ConfigError, DataError
 from choral.core.params import ClientId
 from choral.core.task import ClientSource
@@ -89,8 +90,7 @@ def summary(source: ClientSource, *, clients: int = 50) -> Summary:
     >>> held.train.tolist(), held.test.tolist(), held.labels, held.counts.sum(axis=0).tolist()
     ([3, 3], [1, 1], ('0', '1'), [4, 4])
     """
-    if clients < 1:
-        raise ConfigError(f"clients {clients}, expected at least 1")
+    clients = whole("clients", clients, least=1)
     ids = source.ids
     shown = _spaced(ids, clients)
     train, test, targets = [], [], []

@@ -9,6 +9,7 @@ from typing import Any
 from choral import selection as selections
 from choral import strategies
 from choral.core.errors import ConfigError, NotBuilt, UnknownKey, did_you_mean
+from choral.core.exact import grid_setting
 from choral.core.plan import Local
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
@@ -56,13 +57,15 @@ def compose(
         round: Fields of `RoundPolicy` but `clients`.
         evaluation: How the model is measured.
         evaluate_every: Rounds between evaluations.
-        encoding: `range` and `weight_cap`.
+        encoding: `range`, `weight_unit` and `weight_cap`.
         config: The configuration as JSON.
 
     Raises:
         ConfigError: Something is unknown, out of its range, or does not compose.
     """
     check_aggregation(aggregation)
+    check_task(task, task_name)
+    grid = _grid(encoding)
     population = len(source.ids)
     if not population:
         raise ConfigError("there are no clients", hint="look at the clients' data")
@@ -81,44 +84,69 @@ def compose(
         source=source,
         strategy=strategy_of(strategy),
         selector=selector,
-        policy=RunPolicy(rounds, _round_policy(wanted, round or {}), evaluate_every),
-        local=local if isinstance(local, Local) else local_of(task, local or {}),
+        policy=RunPolicy(rounds, _round_policy(wanted, round), evaluate_every),
+        local=local if isinstance(local, Local) else local_of(task, local),
         seed=seed,
         evaluation=evaluation or Evaluation(),
         chain=check_chain((), WeightedMean(), "plain"),
         strata=getattr(selector, "by", None),
         config=config or {},
-        **_checked("encoding", encoding or {}, {"range", "weight_cap"}),
+        **grid,
     )
 
 
 def strategy_of(value: Any) -> AnyStrategy:
-    """Return a strategy from an object, a name, a mapping, or None for FedAvg."""
+    """Return a strategy from an object, a name, a mapping, or None for FedAvg.
+
+    Raises:
+        ConfigError: It is none of these, is a class, or lacks a method.
+    """
     if value is None or isinstance(value, str | Mapping):
         name, arguments = _named("strategy", value, "fedavg")
         return strategies.build(name, **arguments)
-    built: AnyStrategy = value
+    built: AnyStrategy = _object("strategy", value, ("init", "plan", "step"))
     return built
 
 
 def selector_of(value: Any) -> Selector:
-    """Return a selector from an object, a name, a mapping, or None for uniform."""
+    """Return a selector from an object, a name, a mapping, or None for uniform.
+
+    Raises:
+        ConfigError: It is none of these, is a class, or cannot be called.
+    """
     if value is None or isinstance(value, str | Mapping):
         name, arguments = _named("selection", value, "uniform")
         return selections.build(name, **arguments)
-    built: Selector = value
+    built: Selector = _object("selection", value, ("__call__",))
     return built
 
 
-def local_of(task: Task, given: Mapping[str, Any]) -> Local:
+def check_task(task: Any, name: str) -> None:
+    """Raise `ConfigError` unless `task` is an object that can train.
+
+    Args:
+        task: What was given as a task.
+        name: How it is written.
+    """
+    _refuse_class(f"task `{name}`", task)
+    lacking = _lacking(task, ("init", "train", "evaluate"))
+    if lacking:
+        raise ConfigError(
+            f"task `{name}` is of type {type(task).__name__} without {lacking}",
+            hint="a task has the methods init, train and evaluate",
+        )
+
+
+def local_of(task: Task, given: Mapping[str, Any] | None) -> Local:
     """Return the local hyper-parameters: those given, else the task's own, else the defaults.
 
     Raises:
         UnknownKey: A key that `Local` does not have.
         ConfigError: A value out of its range.
     """
-    own: Mapping[str, Any] = getattr(task, "local_defaults", {})
-    return Local(**{**own, **_checked("local", given, {f.name for f in fields(Local)})})
+    known = {f.name for f in fields(Local)}
+    own = _checked("local_defaults", getattr(task, "local_defaults", None), known)
+    return Local(**{**own, **_checked("local", given, known)})
 
 
 def check_aggregation(aggregation: Any) -> None:
@@ -126,7 +154,7 @@ def check_aggregation(aggregation: Any) -> None:
     if aggregation in (None, "plain"):
         return
     kind = next(iter(aggregation), None) if isinstance(aggregation, Mapping) else aggregation
-    if kind in ("secure", "rule"):
+    if kind in ("secure", "rule", "robust"):
         raise NotBuilt(f"`aggregation: {kind}` is not built yet", hint="use `aggregation: plain`")
     raise ConfigError(
         f"unknown aggregation `{kind}`", hint=did_you_mean(str(kind), ["plain", "secure"])
@@ -145,14 +173,57 @@ def _named(what: str, value: Any, default: str) -> tuple[str, dict[str, Any]]:
     return arguments.pop("name"), arguments
 
 
-def _round_policy(clients: int, given: Mapping[str, Any]) -> RoundPolicy:
+def _object(what: str, value: Any, methods: tuple[str, ...]) -> Any:
+    """Return an object of the user's own that has a name and these methods."""
+    _refuse_class(what, value)
+    lacking = _lacking(value, methods)
+    if lacking:
+        raise ConfigError(
+            f"{what} is of type {type(value).__name__} without {lacking}",
+            hint=f"expected a name, `{{name: …}}` or an object with {', '.join(methods)} and name",
+        )
+    if not isinstance(getattr(value, "name", None), str):
+        raise ConfigError(
+            f"{what} is of type {type(value).__name__} without a `name`",
+            hint='such as the attribute `name = "mine"`: results and messages call it that',
+        )
+    return value
+
+
+def _refuse_class(what: str, value: Any) -> None:
+    """Raise where a class is given and one of its objects was meant."""
+    if isinstance(value, type):
+        raise ConfigError(
+            f"{what} is the class {value.__name__}, expected an object of it",
+            hint=f"write `{value.__name__}(…)`",
+        )
+
+
+def _lacking(value: Any, methods: tuple[str, ...]) -> str:
+    """Return the methods that `value` does not have, for a message; empty where it has all."""
+    return ", ".join(f"`{m}`" for m in methods if not callable(getattr(value, m, None)))
+
+
+def _round_policy(clients: int, given: Mapping[str, Any] | None) -> RoundPolicy:
     known = {f.name for f in fields(RoundPolicy)} - {"clients"}
     return RoundPolicy(clients, **_checked("round", given, known))
 
 
-def _checked(what: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """Return `given` as a dictionary, or name the key that nobody reads."""
+def _grid(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of the sum's grid; one that is None is not given."""
+    checked = _checked("encoding", given, {"range", "weight_unit", "weight_cap"})
+    return {name: grid_setting(name, v) for name, v in checked.items() if v is not None}
+
+
+def _checked(what: str, given: Any, known: set[str]) -> dict[str, Any]:
+    """Return what was given as a dictionary, or name the key that nobody reads."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{what} {given!r}: expected keys and values", hint=did_you_mean("", known)
+        )
     for key in given:
         if key not in known:
-            raise UnknownKey(f"unknown key `{what}.{key}`", hint=did_you_mean(key, known))
+            raise UnknownKey(f"unknown key `{what}.{key}`", hint=did_you_mean(str(key), known))
     return dict(given)

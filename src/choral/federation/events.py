@@ -128,14 +128,15 @@ class Evaluated:
     """The global model has been measured.
 
     Attributes:
-        metrics: On the held-out set, else over all clients' held-out examples together.
+        metrics: On the held-out set, else over all clients' held-out examples together; None for
+            what is no finite number.
         client_metrics: Client to its own metrics; empty where they were not asked for.
         mechanism: Privacy mechanism of this release, `none` where there is none.
     """
 
     round: int
-    metrics: Mapping[str, float]
-    client_metrics: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, float | None]
+    client_metrics: Mapping[str, Mapping[str, float | None]]
     mechanism: str
 
 
@@ -144,10 +145,10 @@ class Restarted:
     """The driver died or stopped, and a new one goes on.
 
     Attributes:
-        kept: Clients of the open attempt whose contributions are still there.
+        held: Clients of the open attempt whose contributions are still there.
     """
 
-    kept: tuple[ClientId, ...] = ()
+    held: tuple[ClientId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregate:
+class CloseSum:
     """Close the sum over exactly these clients; answer with `Aggregated`."""
 
     round: int
@@ -304,7 +305,7 @@ Command: TypeAlias = (
     | SetTimer
     | Accumulate
     | Discard
-    | Aggregate
+    | CloseSum
     | Release
     | Commit
     | Abandon

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from choral.core.errors import ChoralError, ClientError, UpdateRejected
+from choral.core.errors import ChoralError, ClientError, DataError, UpdateRejected
 from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Plan
-from choral.core.task import Task
+from choral.core.task import ClientData, Task
 from choral.core.transform import Chain
 from choral.core.update import Update
 
@@ -88,9 +88,33 @@ class Participant:
         return Completed(client, contribution, update.kept)
 
     def attempt(
-        self, client: ClientId, params: Params, data: Any, *, plan: Plan, key: Key
+        self,
+        client: ClientId,
+        params: Params,
+        load: Callable[[ClientId], ClientData],
+        *,
+        plan: Plan,
+        key: Key,
     ) -> Outcome:
-        """Return the client's contribution, or why there is none; never raises an `Exception`."""
+        """Return the client's contribution, or why there is none.
+
+        Args:
+            client: The client.
+            params: The global model with the client's own personal tensors.
+            load: Reads the client's data.
+            plan: The round's terms, with its objective.
+            key: Key of (run, round, client).
+
+        Raises:
+            DataError: `load` says that the data cannot be used. Nothing else that the client's own
+                code raises gets out, but `KeyboardInterrupt` and its like.
+        """
+        try:
+            data = load(client).train
+        except DataError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
+            return _own_fault(client, error)
         try:
             return self.contribute(client, params, data, plan=plan, key=key)
         except ChoralError as error:
@@ -98,16 +122,38 @@ class Participant:
         except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
             return _own_fault(client, error)
 
-    def measure(self, params: Params, data: Any) -> Mapping[str, float]:
-        """Return the task's metrics of `params` on `data`, checked to be finite numbers."""
-        metrics = {name: float(value) for name, value in self.task.evaluate(params, data).items()}
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    def measure(self, params: Params, data: Any, *, who: str) -> dict[str, float | None]:
+        """Return the task's metrics of `params` on `data`; None for what is no finite number.
+
+        Raises:
+            ClientError: The task's own code raised; `who` names the owner of the data.
+        """
+        try:
+            found = dict(self.task.evaluate(params, data))
+            return {str(name): _number(value) for name, value in found.items()}
+        except ChoralError:
+            raise
+        except Exception as error:
+            raise ClientError(
+                f"evaluating the model on {who} failed: {_line(error)}", details=_details(error)
+            ) from error
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _details(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _own_fault(client: ClientId, error: Exception) -> Failed:
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    details = "".join(traceback.format_exception(error))
-    return Failed(client, ClientError.code, text, details)
+    return Failed(client, ClientError.code, _line(error), _details(error))
 
 
 def round_key(root: Key, round: int) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from choral.core.checks import real, whole
 from choral.core.errors import ConfigError
 from choral.core.params import ClientId
 from choral.core.plan import Cohort
@@ -36,20 +37,26 @@ class RoundPolicy:
     backoff_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.clients < 1:
-            raise ConfigError(f"clients per round {self.clients}: expected at least 1")
-        if self.goal is not None and not 1 <= self.goal <= self.clients:
-            raise ConfigError(f"round.goal {self.goal}: expected 1 to {self.clients}")
-        target = self.clients if self.goal is None else self.goal
-        if self.quorum is not None and not 1 <= self.quorum <= target:
-            raise ConfigError(f"round.quorum {self.quorum}: expected 1 to the goal, {target}")
-        if not (math.isfinite(self.over_selection) and self.over_selection >= 1):
-            raise ConfigError(f"round.over_selection {self.over_selection}: expected at least 1")
-        if not self.deadline_s > 0:
-            raise ConfigError(f"round.deadline_s {self.deadline_s}: expected above 0")
-        for name in ("grace_s", "retries", "backoff_s"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"round.{name} {getattr(self, name)}: expected at least 0")
+        checked: dict[str, float | None] = {
+            "clients": whole("clients_per_round", self.clients, least=1),
+            "retries": whole("round.retries", self.retries, least=0),
+            "over_selection": real("round.over_selection", self.over_selection, least=1),
+            "deadline_s": real("round.deadline_s", self.deadline_s, above=0),
+            "grace_s": real("round.grace_s", self.grace_s, least=0),
+            "backoff_s": real("round.backoff_s", self.backoff_s, least=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        self._check_closing()
+
+    def _check_closing(self) -> None:
+        """Check the goal against `clients`, and the quorum against the goal."""
+        most = self.clients
+        for name in ("goal", "quorum"):
+            value = getattr(self, name)
+            if value is not None:
+                most = whole(f"round.{name}", value, least=1, most=most)
+                object.__setattr__(self, name, most)
 
     def invited(self, population: int) -> int:
         """Return how many clients to invite from a population of this size.
@@ -83,13 +90,12 @@ def clients_of(asked: float | None, population: int) -> int:
     """
     if asked is None:
         return population
-    if isinstance(asked, bool) or not asked > 0:
-        raise ConfigError(f"clients_per_round {asked}: expected a count or a fraction in (0, 1)")
-    if asked < 1:
-        return max(1, math.ceil(round(asked * population, 9)))
-    if asked != int(asked):
-        raise ConfigError(f"clients_per_round {asked}: expected a whole number or below 1")
-    return int(asked)
+    wanted = real("clients_per_round", asked, above=0)
+    if wanted < 1:
+        return max(1, math.ceil(round(wanted * population, 9)))
+    if not wanted.is_integer():
+        raise ConfigError(f"clients_per_round {asked!r}: expected a count or a fraction in (0, 1)")
+    return int(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,6 @@ class RunPolicy:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"rounds {self.rounds}: expected at least 1")
-        if self.evaluate_every < 0:
-            raise ConfigError(f"evaluation.every {self.evaluate_every}: expected at least 0")
+        every = whole("evaluation.every", self.evaluate_every, least=0)
+        object.__setattr__(self, "rounds", whole("rounds", self.rounds, least=1))
+        object.__setattr__(self, "evaluate_every", every)

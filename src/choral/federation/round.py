@@ -18,9 +18,9 @@ from choral.core.plan import Cohort
 from choral.federation.events import (
     Abandon,
     Accumulate,
-    Aggregate,
     Aggregated,
     ClientFailed,
+    CloseSum,
     CohortChosen,
     Commands,
     Commit,
@@ -62,7 +62,8 @@ class RoundMachine:
         round: Counted from 1.
         attempt: Counted from 1.
         phase: Where it is.
-        cohort: The invited clients with goal and quorum; None before they are chosen.
+        cohort: The chosen clients with goal and quorum, which the plan is made from; None before
+            they are chosen.
         accepted: Clients in the sum, in the order in which they came.
         failed: Clients that failed, with code and message.
         reason: Why it was aborted; empty otherwise.
@@ -78,15 +79,14 @@ class RoundMachine:
         self.reason = ""
         self._policy = policy
         self._invited: frozenset[ClientId] = frozenset()
+        self._goal = 0
 
     @property
     def dropped(self) -> int:
         """Invited clients that failed or, until the goal is reached, have not answered."""
-        if self.cohort is None:
-            return 0
-        if len(self.accepted) >= self.cohort.goal:
+        if len(self.accepted) >= self._goal:
             return len(self.failed)
-        return len(self.cohort.clients) - len(self.accepted)
+        return len(self._invited) - len(self.accepted)
 
     def receive(self, event: RoundEvent) -> Commands:
         """Take an event of this round; return what is to be done now."""
@@ -105,6 +105,7 @@ class RoundMachine:
         cohort = self._policy.cohort(event.clients)
         self.cohort = cohort
         self._invited = frozenset(cohort.clients)
+        self._goal = cohort.goal
         if len(self._invited) != len(cohort.clients):
             raise RunFailed(f"round {self.round}: a client was chosen twice: {cohort.clients}")
         if not cohort.clients:
@@ -143,8 +144,8 @@ class RoundMachine:
         """Seal or give up as soon as no further report could change the outcome."""
         cohort = self._chosen()
         done = len(self.accepted)
-        open_ = len(cohort.clients) - done - len(self.failed)
-        if done >= cohort.goal or (done >= cohort.quorum and not open_):
+        open_ = len(self._invited) - done - len(self.failed)
+        if done >= self._goal or (done >= cohort.quorum and not open_):
             return self._seal()
         if self.phase is Phase.GRACE and done >= cohort.quorum:
             return self._seal()
@@ -167,7 +168,7 @@ class RoundMachine:
 
     def _seal(self) -> Commands:
         self.phase = Phase.SEALED
-        return (Aggregate(self.round, self.attempt, tuple(self.accepted)),)
+        return (CloseSum(self.round, self.attempt, tuple(self.accepted)),)
 
     def _abort(self, reason: str) -> Commands:
         self.phase = Phase.ABORTED
@@ -196,19 +197,18 @@ class RoundMachine:
 
         A sealed attempt keeps its survivors, so that the restarted round gives the same model.
         """
-        cohort = self._chosen()
-        kept = dict.fromkeys(c for c in event.kept if c in self.accepted)
+        held = dict.fromkeys(c for c in event.held if c in self.accepted)
         sealed = self.phase not in OPEN
-        if sealed and len(kept) == len(self.accepted):
+        if sealed and len(held) == len(self.accepted):
             return self._seal()
-        wanted = tuple(self.accepted) if sealed else cohort.clients
         if sealed:
-            self.cohort = Cohort(wanted, len(wanted), cohort.quorum)
-            self._invited = frozenset(wanted)
+            self._invited = frozenset(self.accepted)
+            self._goal = len(self._invited)
+        wanted = tuple(self.accepted) if sealed else self._chosen().clients
         self.phase = Phase.COLLECTING
-        self.accepted = kept
+        self.accepted = held
         self.failed = {c: why for c, why in self.failed.items() if c in self._invited}
-        asked = tuple(c for c in wanted if c not in self.accepted and c not in self.failed)
+        asked = tuple(c for c in wanted if c not in held and c not in self.failed)
         return (
             SetTimer(self.round, self.attempt, "deadline", self._policy.deadline_s),
             Invite(self.round, self.attempt, asked),

@@ -9,7 +9,7 @@ from typing import Any
 from choral.core.exact import Encoding
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
-from choral.core.plan import Local, Objective, Plan, Terms
+from choral.core.plan import Cohort, Local, Objective, Plan, Terms
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
@@ -50,6 +50,7 @@ class RunSetup:
         local: Hyper-parameters of local training.
         seed: Seed of every reproducible draw.
         range: Largest magnitude of a coordinate of one update, see `Encoding`.
+        weight_unit: The weight that counts as 1; None follows the cohort's largest client.
         weight_cap: Weight above which a client is refused; None stands for 1 024 times the
             largest number of examples in the cohort.
         evaluation: How the model is measured.
@@ -70,6 +71,7 @@ class RunSetup:
     local: Local
     seed: int
     range: float = 256.0
+    weight_unit: float | None = None
     weight_cap: float | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     chain: Chain = field(default_factory=Chain)
@@ -90,15 +92,14 @@ class RunSetup:
     def plan(
         self,
         terms: Terms,
+        cohort: Cohort,
         *,
         round: int,
         attempt: int,
-        clients: Sequence[ClientId],
         spec: Spec,
         model_sha256: str,
     ) -> Plan:
         """Return the plan of an attempt."""
-        cohort = self.policy.round.cohort(tuple(clients))
         return Plan(
             run_id=self.run_id,
             round=round,
@@ -110,7 +111,7 @@ class RunSetup:
             mu=terms.mu,
             weighting=terms.weighting,
             aggregation=self.aggregation,
-            encoding=self._encoding(terms, clients),
+            encoding=self._encoding(terms, cohort.clients),
             goal=cohort.goal,
             quorum=cohort.quorum,
             deadline_s=self.policy.round.deadline_s,
@@ -118,13 +119,14 @@ class RunSetup:
         )
 
     def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Encoding:
-        """Return the grid of an attempt: its unit follows the largest client where all are known.
+        """Return the grid of an attempt.
 
-        `Encoding` rounds the unit up to a power of two, so it tells no client's exact count.
+        Its unit follows the largest client where all tell their size. `Encoding` rounds it up to a
+        power of two, so it tells no client's exact count.
         """
         if terms.weighting == "uniform":
             return Encoding(self.range, 1.0, 1.0)
-        unit = self._largest(clients)
+        unit = self._largest(clients) if self.weight_unit is None else self.weight_unit
         cap = unit * _CAP if self.weight_cap is None else min(self.weight_cap, unit * 2**20)
         return Encoding(self.range, unit, cap)
 

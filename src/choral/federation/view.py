@@ -42,8 +42,8 @@ class RunView:
     status: str = "running"
     reason: str = ""
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    client_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    client_metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     model_sha256: str = ""
     state: str = ""

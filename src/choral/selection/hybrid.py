@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from choral.core.errors import ConfigError
+from choral.core.checks import real
 from choral.core.keys import Key
 from choral.core.params import ClientId
 from choral.core.selection import Draft, History, Population
@@ -41,12 +41,9 @@ class Hybrid:
     minimum: int = 0
 
     def __post_init__(self) -> None:
-        share = self.random_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise ConfigError(
-                f"{self.name}: random_share is {share!r}, expected a number in [0, 1]"
-            )
-        check_minimums(self.name, self.min_share, self.minimum)
+        share = real(f"{self.name}.random_share", self.random_share, least=0, most=1)
+        object.__setattr__(self, "random_share", share)
+        check_minimums(self, self.name)
 
     def __call__(
         self, population: Population, draft: Draft, history: History, key: Key

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+from choral.core.checks import real, whole
 from choral.core.errors import ConfigError, did_you_mean
 from choral.core.keys import Key
 from choral.core.selection import Population
@@ -37,20 +39,22 @@ def grouped(population: Population, by: str) -> Groups:
     return {label: groups[label] for label in sorted(groups)}
 
 
-def check_minimums(name: str, min_share: float | Mapping[str, float], minimum: int) -> None:
-    """Raise `ConfigError` where minimums make no sense whatever the population."""
-    if isinstance(min_share, Mapping):
-        shares = {f"min_share of `{label}`": share for label, share in min_share.items()}
+def check_minimums(selector: Any, name: str) -> None:
+    """Turn the minimums of a selector into floats and an int, or raise `ConfigError`."""
+    share = selector.min_share
+    if isinstance(share, Mapping):
+        checked = {
+            label: real(f"{name}.min_share.{label}", value, least=0, most=1)
+            for label, value in share.items()
+        }
+        if math.fsum(checked.values()) > 1 + 1e-9:
+            total = math.fsum(checked.values())
+            raise ConfigError(f"{name}.min_share adds up to {total:g}: expected at most 1")
+        object.__setattr__(selector, "min_share", checked)
     else:
-        shares = {"min_share": min_share}
-    for what, share in shares.items():
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise ConfigError(f"{name}: {what} is {share!r}, expected a number in [0, 1]")
-    if isinstance(min_share, Mapping) and math.fsum(min_share.values()) > 1 + 1e-9:
-        total = math.fsum(min_share.values())
-        raise ConfigError(f"{name}: min_share adds up to {total:g}, expected at most 1")
-    if isinstance(minimum, bool) or not isinstance(minimum, int) or minimum < 0:
-        raise ConfigError(f"{name}: minimum is {minimum!r}, expected a whole number from 0")
+        value = real(f"{name}.min_share", share, least=0, most=1)
+        object.__setattr__(selector, "min_share", value)
+    object.__setattr__(selector, "minimum", whole(f"{name}.minimum", selector.minimum, least=0))
 
 
 def floors(

@@ -44,7 +44,7 @@ class Stratified:
     minimum: int = 0
 
     def __post_init__(self) -> None:
-        check_minimums(self.name, self.min_share, self.minimum)
+        check_minimums(self, self.name)
 
     def __call__(
         self, population: Population, draft: Draft, history: History, key: Key

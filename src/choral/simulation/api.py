@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -134,28 +135,41 @@ def simulate(
         arrival=arrival or Availability(),
         observers=observers,
     )
-    return launch(replace(setup, config=_config(setup)), how)
+    config = _config(setup) | {"test_fraction": test_fraction, "arrival": repr(how.arrival)}
+    return launch(replace(setup, config=config), how)
 
 
 def _config(setup: RunSetup) -> dict[str, Any]:
     """Return a JSON of what defines a run, to recognise a resumed one."""
     return {
         "name": setup.name,
-        "task": setup.task_name,
+        "task": {"name": setup.task_name, **_fields(setup.task)},
         "rounds": setup.policy.rounds,
         "round": asdict(setup.policy.round),
-        "strategy": _described(setup.strategy),
-        "selection": _described(setup.selector),
+        "strategy": {"name": setup.strategy.name, **_fields(setup.strategy)},
+        "selection": {"name": setup.selector.name, **_fields(setup.selector)},
         "local": asdict(setup.local),
-        "clients": len(setup.source.ids),
-        "encoding": {"range": setup.range, "weight_cap": setup.weight_cap},
-        "evaluate_every": setup.policy.evaluate_every,
+        "encoding": {
+            "range": setup.range,
+            "weight_unit": setup.weight_unit,
+            "weight_cap": setup.weight_cap,
+        },
+        "evaluate": {
+            "every": setup.policy.evaluate_every,
+            "clients": setup.evaluation.clients,
+            "held_out": setup.evaluation.held_out is not None,
+        },
         "seed": setup.seed,
     }
 
 
-def _described(part: Any) -> dict[str, Any]:
-    """Return name and numbers of a strategy or selector."""
-    body = asdict(part) if is_dataclass(part) and not isinstance(part, type) else {}
-    plain = {k: v for k, v in body.items() if isinstance(v, str | int | float | bool | None)}
-    return {"name": part.name, **plain}
+def _fields(part: Any) -> dict[str, Any]:
+    """Return the fields of a strategy, selector or task as JSON, as far as they are."""
+    if is_dataclass(part) and not isinstance(part, type):
+        found: dict[str, Any] = json.loads(json.dumps(asdict(part), default=repr))
+        return found
+    return _scalars(getattr(part, "__dict__", {}))
+
+
+def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if isinstance(v, str | int | float | bool | None)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
 
-from choral.core.errors import ConfigError
+from choral.core.checks import real
 from choral.core.keys import Key
 
 
@@ -38,11 +38,11 @@ class Availability:
     spread: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"simulation.dropout {self.dropout}: expected 0 to below 1")
+        dropout = real("simulation.dropout", self.dropout, least=0, below=1)
+        object.__setattr__(self, "dropout", dropout)
         for name in ("latency_s", "spread"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"simulation.{name} {getattr(self, name)}: expected at least 0")
+            value = real(f"simulation.{name}", getattr(self, name), least=0)
+            object.__setattr__(self, name, value)
 
     def __call__(self, key: Key) -> float | None:
         """Return when the client of `key` answers."""

@@ -38,14 +38,14 @@ class _Attempt:
     """What the driver holds of the attempt that is going on."""
 
     plan: Plan
-    total: ExactSum
+    sum: ExactSum
     started: float
     waiting: dict[ClientId, Completed] = field(default_factory=dict)
     kept: dict[ClientId, Params] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
     norm_max: float = 0.0
-    sum: Private[Total] | None = None
+    total: Private[Total] | None = None
     released: Released[Total] | None = None
 
 
@@ -191,26 +191,31 @@ class Driver:
         return ev.CohortChosen(command.round, command.attempt, tuple(clients))
 
     def _invite(self, command: ev.Invite) -> None:
-        setup = self._setup
-        terms = setup.strategy.plan(self._model.value.state, command.round)
-        plan = setup.plan(
-            terms,
+        attempt = self._attempt = self._attempt or self._planned(command)
+        attempt.bytes_down += self._params.size_bytes * len(command.clients)
+        arrivals = sorted(self._arrivals(command), key=lambda pair: pair[0])
+        work = tuple(client for _, client in arrivals)
+        self._outcomes = self._engine.train(
+            Work(attempt.plan, self._params, work, self._setup.key, self._personal)
+        )
+        for after_s, _ in arrivals:
+            self._agenda.add(after_s, self._next_outcome(attempt.plan))
+
+    def _planned(self, command: ev.Invite) -> _Attempt:
+        """Return a new attempt. Its plan is that of the whole cohort, whoever is asked first."""
+        round_ = self._machine.round
+        if round_ is None or round_.cohort is None:
+            raise StoreError(f"round {command.round} has no cohort to plan for")
+        plan = self._setup.plan(
+            self._setup.strategy.plan(self._model.value.state, command.round),
+            round_.cohort,
             round=command.round,
             attempt=command.attempt,
-            clients=command.clients,
             spec=self._spec,
             model_sha256=self._params.sha256,
         )
-        self._attempt = _Attempt(
-            plan, ExactSum(self._spec.vector_size, plan.encoding), self._clock.monotonic()
-        )
-        self._attempt.bytes_down = self._params.size_bytes * len(command.clients)
-        arrivals = sorted(self._arrivals(command), key=lambda pair: pair[0])
-        self._outcomes = self._engine.train(
-            Work(plan, self._params, tuple(c for _, c in arrivals), setup.key, self._personal)
-        )
-        for after_s, _ in arrivals:
-            self._agenda.add(after_s, self._next_outcome(plan))
+        exact = ExactSum(self._spec.vector_size, plan.encoding)
+        return _Attempt(plan, exact, self._clock.monotonic())
 
     def _arrivals(self, command: ev.Invite) -> Iterator[tuple[float, ClientId]]:
         key = self._setup.key.fold("arrival", command.round, command.attempt)
@@ -254,7 +259,7 @@ class Driver:
     def _accumulate(self, command: ev.Accumulate) -> None:
         attempt = self._going_on()
         outcome = attempt.waiting.pop(command.client)
-        attempt.total.add(outcome.contribution)
+        attempt.sum.add(outcome.contribution)
         attempt.bytes_up += outcome.contribution.size_bytes
         attempt.norm_max = max(attempt.norm_max, outcome.contribution.metric(NORM))
         if outcome.kept is not None:
@@ -264,12 +269,12 @@ class Driver:
         if self._attempt is not None:
             self._attempt.waiting.pop(command.client, None)
 
-    def _aggregate(self, command: ev.Aggregate) -> ev.Event:
+    def _close_sum(self, command: ev.CloseSum) -> ev.Event:
         attempt = self._going_on()
         self._end_work()
-        total = attempt.total.total()
+        total = attempt.sum.total()
         total = self._participant.chain.decode(total, self._spec, attempt.plan)
-        attempt.sum = Private(total)
+        attempt.total = Private(total)
         return ev.Aggregated(
             command.round,
             command.attempt,
@@ -283,10 +288,10 @@ class Driver:
 
     def _release(self, command: ev.Release) -> ev.Event:
         attempt = self._going_on()
-        if attempt.sum is None:
+        if attempt.total is None:
             raise StoreError(f"round {command.round} has no sum to release")
         attempt.released = OpenLedger(lambda _: None).release(
-            attempt.sum, what="model", round=command.round, attempt=command.attempt
+            attempt.total, what="model", round=command.round, attempt=command.attempt
         )
         record = attempt.released.event
         return ev.ModelReleased(
@@ -353,7 +358,7 @@ _DO: dict[type[Any], Callable[[Driver, Any], ev.Event | None]] = {
     ev.SetTimer: Driver._set_timer,
     ev.Accumulate: Driver._accumulate,
     ev.Discard: Driver._discard,
-    ev.Aggregate: Driver._aggregate,
+    ev.CloseSum: Driver._close_sum,
     ev.Release: Driver._release,
     ev.Commit: Driver._commit,
     ev.Abandon: Driver._abandon,

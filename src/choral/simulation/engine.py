@@ -37,12 +37,12 @@ class Measured:
 
     Attributes:
         client: The client.
-        metrics: Means over its held-out examples.
+        metrics: Means over its held-out examples; None for what is no finite number.
         examples: How many those are; 0 where it has none.
     """
 
     client: ClientId
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
     examples: int
 
 

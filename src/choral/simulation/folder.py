@@ -44,9 +44,8 @@ class RunFolder:
         self.partial = path.with_name(path.name + ".partial")
         self._store: SqliteRunStore | None = None
 
-    @property
     def blobs(self) -> FolderBlobStore:
-        """The run's blobs."""
+        """Return the run's blobs; their folder is made where it is not there."""
         return FolderBlobStore(self.partial / BLOBS)
 
     @property
@@ -128,12 +127,14 @@ class RunFolder:
         return path
 
     def discard(self) -> None:
-        """Remove what a run that never committed a round has left."""
+        """Remove what a run that never committed a round has left, and nothing else."""
         self.close()
+        ours = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", RESULT, MODEL, LINEAGE)
+        for file in (*(self.partial / BLOBS).glob("*"), *(self.partial / name for name in ours)):
+            file.unlink(missing_ok=True)
         for folder in (self.partial / BLOBS, self.partial):
-            for file in folder.glob("*"):
-                file.unlink()
-            folder.rmdir()
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def close(self) -> None:
         """Let go of the database."""

@@ -32,7 +32,7 @@ class InlineEngine:
             yield self.participant.attempt(
                 client,
                 overlay(work.params, work.personal.get(client)),
-                self.source.load(client).train,
+                self.source.load,
                 plan=work.plan,
                 key=key.fold(client),
             )
@@ -50,7 +50,8 @@ class InlineEngine:
         examples = 0 if test is None else count_examples(test)
         if not examples:
             return Measured(client, {}, 0)
-        return Measured(client, self.participant.measure(overlay(params, personal), test), examples)
+        model, who = overlay(params, personal), f"client `{client}`"
+        return Measured(client, self.participant.measure(model, test, who=who), examples)
 
     def close(self) -> None:
         """Nothing to let go of."""

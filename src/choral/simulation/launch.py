@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from choral._version import __version__
+from choral.core.canonical import digest_of
 from choral.core.errors import ClientError, NoQuorum, NotBuilt, RunFailed, UnknownName, did_you_mean
 from choral.core.params import Params
 from choral.core.ports import Clock, Observer
@@ -28,6 +29,9 @@ from choral.simulation.worker import Rebuild
 from choral.stores.memory import MemoryBlobStore, MemoryRunStore
 
 ENGINES = ("inline", "workers")
+
+_LISTED = 100_000
+"""Clients up to which a resumed run must have the very same ids, and not only as many."""
 
 
 class SystemClock:
@@ -80,12 +84,13 @@ def launch(setup: RunSetup, how: Launch) -> Result:
         hint = did_you_mean(how.engine, ENGINES)
         raise UnknownName(f"unknown engine `{how.engine}`", hint=hint)
     folder = None if how.out is None else RunFolder(how.out)
+    participant, params = setup.participant()
+    setup = replace(setup, config={**setup.config, **_origin(setup, participant, params)})
     setup, journal = _journal(setup, how, folder)
     started = how.clock.monotonic()
     kept = False
     try:
         with one_thread():
-            participant, params = setup.participant()
             engine = _engine(setup, how, participant, params)
             try:
                 driver = Driver(
@@ -139,7 +144,18 @@ def _journal(setup: RunSetup, how: Launch, folder: RunFolder | None) -> tuple[Ru
         setup = replace(setup, run_id=lease.run_id)
     else:
         lease = folder.create(setup.run_id, header)
-    return setup, Journal(folder.store, folder.blobs, lease)
+    return setup, Journal(folder.store, folder.blobs(), lease)
+
+
+def _origin(setup: RunSetup, participant: Participant, params: Params) -> dict[str, Any]:
+    """Return what a resumed run must share with its beginning, whatever its configuration says."""
+    ids = setup.source.ids
+    return {
+        "clients": len(ids),
+        "client_ids": digest_of(list(ids)) if len(ids) <= _LISTED else None,
+        "first_model": params.sha256,
+        "spec": participant.spec.digest,
+    }
 
 
 def _engine(setup: RunSetup, how: Launch, participant: Participant, params: Params) -> Engine:

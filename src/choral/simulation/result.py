@@ -30,7 +30,8 @@ class Result:
         selection: Name of the selector.
         aggregation: Kind of sum, as in the JSON.
         rounds: One object per committed round, as in the JSON.
-        metrics: The last evaluation: of the held-out set, else of all clients together.
+        metrics: The last evaluation: of the held-out set, else of all clients together; None for
+            what is no finite number.
         client_metrics: Client to its own last evaluation.
         coverage: Who took part how often.
         failures: Clients that failed, and when.
@@ -52,8 +53,8 @@ class Result:
     selection: str
     aggregation: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
-    metrics: Mapping[str, float]
-    client_metrics: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, float | None]
+    client_metrics: Mapping[str, Mapping[str, float | None]]
     coverage: Mapping[str, Any]
     failures: Sequence[Mapping[str, Any]]
     model_sha256: str

@@ -57,7 +57,7 @@ class Shared:
 def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
     """Work through jobs until the parent closes the pipe or dies.
 
-    Answers are `("ok", value)`, or `("error", code, message, hint)` after which the worker ends.
+    Answers are `("ok", value)`, or `("error", code, message, hint, details)`; an error ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     model, slots = Block(name=shared.model), Block(name=shared.slots)
@@ -70,7 +70,7 @@ def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
                     job: Job = pipe.recv()
                     pipe.send(("ok", (job.number, _answer(job, inline, model, slots, shared))))
         except ChoralError as error:
-            pipe.send(("error", error.code, error.message, error.hint))
+            pipe.send(("error", error.code, error.message, error.hint, error.details))
     model.close()
     slots.close()
 

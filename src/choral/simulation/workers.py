@@ -238,6 +238,6 @@ def _end(worker: _Worker) -> None:
 def _unwrap(message: tuple[Any, ...]) -> Any:
     """Return a worker's answer, or raise the error that it met."""
     if message[0] == "error":
-        _, code, text, hint = message
-        raise by_code(code)(text, hint=hint)
+        _, code, text, hint, details = message
+        raise by_code(code)(text, hint=hint, details=details)
     return message[1]

@@ -29,10 +29,15 @@ def _aside(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Give a new file that is removed again unless it was renamed."""
     aside = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        with aside.open("xb") as file:
+        with open(aside, "xb", opener=_private) as file:
             yield aside, file
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that its owner alone may read."""
+    return os.open(path, flags, 0o600)
 
 
 def _settle(file: BinaryIO, aside: Path, path: Path) -> None:

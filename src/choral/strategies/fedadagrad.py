@@ -8,8 +8,7 @@ from typing import ClassVar
 from choral.core.params import Vector
 from choral.core.plan import Terms
 from choral.core.strategy import Aggregate
-from choral.strategies.arguments import checked_weighting
-from choral.strategies.moments import Moments, check_intervals, first_moments, moved, smoothed
+from choral.strategies.moments import Moments, check_arguments, first_moments, moved, smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,7 @@ class FedAdagrad:
     weighting: str = "examples"
 
     def __post_init__(self) -> None:
-        check_intervals(self, self.name)
-        checked_weighting(self.name, self.weighting)
+        check_arguments(self, self.name)
 
     def init(self, params: Vector) -> Moments:
         """Return the state before the first round."""

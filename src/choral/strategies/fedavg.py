@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from choral.core.checks import one_of, real
 from choral.core.params import Vector
-from choral.core.plan import Terms
+from choral.core.plan import WEIGHTINGS, Terms
 from choral.core.strategy import Aggregate
-from choral.strategies.arguments import checked_number, checked_weighting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +57,8 @@ class FedAvg:
     server_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_weighting(self.name, self.weighting)
-        server_lr = checked_number(f"{self.name}: server_lr", self.server_lr, "(0, 1e6]")
+        one_of(f"{self.name}.weighting", self.weighting, WEIGHTINGS)
+        server_lr = real(f"{self.name}.server_lr", self.server_lr, above=0, most=1e6)
         object.__setattr__(self, "server_lr", server_lr)
 
     def init(self, params: Vector) -> FedAvgState:

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from choral.core.checks import one_of, real
 from choral.core.params import Vector
-from choral.core.plan import Terms
+from choral.core.plan import WEIGHTINGS, Terms
 from choral.core.strategy import Aggregate
-from choral.strategies.arguments import checked_number, checked_weighting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,10 +57,11 @@ class FedAvgM:
     weighting: str = "examples"
 
     def __post_init__(self) -> None:
-        for argument, interval in (("server_lr", "(0, 1e6]"), ("momentum", "[0, 1)")):
-            value = checked_number(f"{self.name}: {argument}", getattr(self, argument), interval)
-            object.__setattr__(self, argument, value)
-        checked_weighting(self.name, self.weighting)
+        server_lr = real(f"{self.name}.server_lr", self.server_lr, above=0, most=1e6)
+        momentum = real(f"{self.name}.momentum", self.momentum, least=0, below=1)
+        object.__setattr__(self, "server_lr", server_lr)
+        object.__setattr__(self, "momentum", momentum)
+        one_of(f"{self.name}.weighting", self.weighting, WEIGHTINGS)
 
     def init(self, params: Vector) -> FedAvgMState:
         """Return the state before the first round: no velocity."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from choral.core.checks import one_of, real
 from choral.core.params import Vector
-from choral.core.plan import Terms
+from choral.core.plan import WEIGHTINGS, Terms
 from choral.core.strategy import Aggregate
-from choral.strategies.arguments import checked_number, checked_weighting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +59,8 @@ class FedProx:
     weighting: str = "examples"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mu", checked_number(f"{self.name}: mu", self.mu, "[0, 1e6]"))
-        checked_weighting(self.name, self.weighting)
+        object.__setattr__(self, "mu", real(f"{self.name}.mu", self.mu, least=0, most=1e6))
+        one_of(f"{self.name}.weighting", self.weighting, WEIGHTINGS)
 
     def init(self, params: Vector) -> FedProxState:
         """Return the state before the first round."""

@@ -10,8 +10,7 @@ import numpy as np
 from choral.core.params import Vector
 from choral.core.plan import Terms
 from choral.core.strategy import Aggregate
-from choral.strategies.arguments import checked_weighting
-from choral.strategies.moments import Moments, check_intervals, first_moments, moved, smoothed
+from choral.strategies.moments import Moments, check_arguments, first_moments, moved, smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class FedYogi:
     weighting: str = "examples"
 
     def __post_init__(self) -> None:
-        check_intervals(self, self.name)
-        checked_weighting(self.name, self.weighting)
+        check_arguments(self, self.name)
 
     def init(self, params: Vector) -> Moments:
         """Return the state before the first round."""

@@ -11,17 +11,19 @@ corrected for its start: algorithm 2 has no such correction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
+from choral.core.checks import one_of, real
 from choral.core.params import Vector
-from choral.strategies.arguments import checked_number
+from choral.core.plan import WEIGHTINGS
 
-INTERVALS = {
-    "server_lr": "(0, 1e6]",
-    "beta1": "[0, 1)",
-    "beta2": "[0, 1)",
-    "tau": "[1e-15, 1e6]",  # float32 still holds the square of the smallest
+BOUNDS: Final[dict[str, dict[str, float]]] = {
+    "server_lr": {"above": 0, "most": 1e6},
+    "beta1": {"least": 0, "below": 1},
+    "beta2": {"least": 0, "below": 1},
+    "tau": {"least": 1e-15, "most": 1e6},  # float32 still holds the square of the smallest
 }
 
 
@@ -40,12 +42,13 @@ class Moments:
     v: Vector
 
 
-def check_intervals(strategy: object, name: str) -> None:
+def check_arguments(strategy: Any, name: str) -> None:
     """Turn the numbers of an adaptive strategy into floats, or raise `ConfigError`."""
-    for argument, interval in INTERVALS.items():
+    for argument, bounds in BOUNDS.items():
         if hasattr(strategy, argument):
-            value = checked_number(f"{name}: {argument}", getattr(strategy, argument), interval)
+            value = real(f"{name}.{argument}", getattr(strategy, argument), **bounds)
             object.__setattr__(strategy, argument, value)
+    one_of(f"{name}.weighting", strategy.weighting, WEIGHTINGS)
 
 
 def first_moments(params: Vector, tau: float) -> Moments:

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from choral.core.errors import ConfigError, UnknownName, did_you_mean
+from choral.core.checks import one_of, real, whole
+from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.params import Array, Params, Spec, Vector
 from choral.core.plan import Plan
@@ -58,29 +59,21 @@ class LinearTask:
         classes: int | None = None,
         l2: float = 0.0,
     ) -> None:
-        if kind not in ("linear", "logistic"):
-            raise UnknownName(
-                f"LinearTask of kind {kind!r}", hint=did_you_mean(kind, ("linear", "logistic"))
-            )
+        one_of("kind", kind, ("linear", "logistic"))
         if input_dim is None:
             raise ConfigError(
                 f"a {kind} model needs input_dim: it is built before any data is read",
                 hint="give the number of feature columns, such as `input_dim: 10`",
             )
-        if input_dim < 1:
-            raise ConfigError(f"input_dim {input_dim}: expected at least 1")
         if kind == "linear" and classes is not None:
             raise ConfigError(
                 f"classes {classes} with a linear model", hint="use kind `logistic` to classify"
             )
-        if classes is not None and classes < 2:
-            raise ConfigError(f"classes {classes}: expected at least 2")
-        if not 0.0 <= l2 < float("inf"):
-            raise ConfigError(f"l2 {l2}: expected a finite number of at least 0")
+        several = whole("classes", 2 if classes is None else classes, least=2)
         self.kind: Final = kind
-        self.input_dim: Final = input_dim
-        self.classes: Final = 0 if kind == "linear" else classes or 2
-        self.l2: Final = l2
+        self.input_dim: Final = whole("input_dim", input_dim, least=1)
+        self.classes: Final = 0 if kind == "linear" else several
+        self.l2: Final = real("l2", l2, least=0)
 
     def init(self, key: Key) -> Params:
         """Return the zero model."""

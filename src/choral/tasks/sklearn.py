@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         hint="pip install 'choral[sklearn]'",
     ) from None
 
+from choral.core.checks import whole
 from choral.core.keys import Key
 from choral.core.params import Array, Params, Role, Spec
 from choral.core.plan import Plan
@@ -73,14 +74,14 @@ class SklearnTask:
     ) -> None:
         self.name = type(estimator).__name__
         _check_estimator(estimator, self.name)
-        if input_dim is None or input_dim < 1:
+        if input_dim is None:
             raise ConfigError(
-                f"input_dim {input_dim}: {self.name} needs the number of features, at least 1",
-                hint="the model is built before any data is read",
+                f"{self.name} needs input_dim: it is built before any data is read",
+                hint="give the number of feature columns, such as `input_dim=10`",
             )
         self._estimator = clone(estimator)
         self._classes = _labels_of(self.name, classes, classifies=self._classifies)
-        self.input_dim = input_dim
+        self.input_dim = whole("input_dim", input_dim, least=1)
         self.local_defaults: dict[str, object] = {}
         if getattr(estimator, "learning_rate", "constant") == "constant" and estimator.eta0 > 0:
             self.local_defaults["lr"] = float(estimator.eta0)
@@ -234,7 +235,9 @@ def _labels_of(
             f"{name} needs classes: no client has to hold all of them",
             hint="give their number, or the labels, such as `classes=10`",
         )
-    found = np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
+    if np.ndim(classes) == 0:
+        return np.arange(whole("classes", classes, least=2))
+    found = np.asarray(classes)
     if found.ndim != 1 or len(found) < 2 or found.dtype.kind not in "iuf":
         raise ConfigError(f"classes {classes!r}: expected at least two numbers")
     if not (np.diff(found) > 0).all():

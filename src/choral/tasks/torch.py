@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
 from choral.core.keys import Key
 from choral.core.params import Params, Role
-from choral.core.plan import Plan
+from choral.core.plan import Local, Plan
 from choral.core.update import Update
 from choral.tasks.torch_data import examples
 from choral.tasks.torch_fit import fit, measure
@@ -104,10 +104,10 @@ class TorchTask:
         for name, value in (("model", model), ("loss", loss)):
             if not callable(value):
                 raise ConfigError(f"{name} is {type(value).__name__}, expected a callable")
-        given = {"lr": lr, "batch_size": batch_size, "epochs": epochs}
-        self.local_defaults: dict[str, object] = {
-            name: value for name, value in given.items() if value is not None
-        }
+        settings: dict[str, Any] = {"lr": lr, "batch_size": batch_size, "epochs": epochs}
+        given = {name: value for name, value in settings.items() if value is not None}
+        checked = Local(**given)
+        self.local_defaults: dict[str, object] = {name: getattr(checked, name) for name in given}
         self._model = model
         self._loss = loss
         self._stepper = stepper(optimizer, momentum)

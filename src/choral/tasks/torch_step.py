@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from choral.core.checks import real
 from choral.core.errors import ConfigError, UnknownName, did_you_mean
 from choral.core.params import Role
 from choral.core.plan import Objective
@@ -38,8 +39,7 @@ def stepper(optimizer: Optimiser, momentum: float) -> Stepper:
             hint=did_you_mean(optimizer, OPTIMISERS)
             + "; or give a callable such as `torch.optim.RMSprop`",
         )
-    if not 0.0 <= momentum < 1.0:
-        raise ConfigError(f"momentum {momentum}: expected 0 to below 1")
+    momentum = real("momentum", momentum, least=0, below=1)
     if momentum and optimizer != "sgd":
         raise ConfigError(
             f"momentum {momentum} with optimizer {optimizer!r}",

@@ -8,6 +8,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
+from choral.core.checks import whole
 from choral.core.errors import ConfigError
 from choral.core.registry import build_named
 from choral.core.task import Task
@@ -16,23 +17,22 @@ from choral.tasks.numpy import LinearTask
 
 def linear(*, input_dim: int, l2: float = 0.0) -> Task:
     """Return linear regression: `LinearTask("linear")`."""
-    _whole("input_dim", input_dim)
-    return LinearTask("linear", input_dim=input_dim, l2=l2)
+    return LinearTask("linear", input_dim=_features(input_dim), l2=l2)
 
 
 def logistic(*, input_dim: int, classes: int = 2, l2: float = 0.0) -> Task:
     """Return logistic regression: `LinearTask("logistic")`."""
-    _whole("input_dim", input_dim)
-    _whole("classes", classes, least=2)
-    return LinearTask("logistic", input_dim=input_dim, classes=classes, l2=l2)
+    return LinearTask("logistic", input_dim=_features(input_dim), classes=_classes(classes), l2=l2)
 
 
 def mlp(*, input_dim: int, classes: int, hidden: Sequence[int] = (200, 200)) -> Task:
     """Return a fully connected classifier in PyTorch with ReLU and cross-entropy."""
-    _whole("input_dim", input_dim)
-    _whole("classes", classes, least=2)
-    _wholes("hidden", hidden)
-    return _classifier("mlp", input_dim=input_dim, hidden=tuple(hidden), classes=classes)
+    return _classifier(
+        "mlp",
+        input_dim=_features(input_dim),
+        hidden=_sizes("hidden", hidden),
+        classes=_classes(classes),
+    )
 
 
 def cnn(*, classes: int, input_shape: Sequence[int] = (1, 28, 28)) -> Task:
@@ -40,14 +40,12 @@ def cnn(*, classes: int, input_shape: Sequence[int] = (1, 28, 28)) -> Task:
 
     `input_shape` is channels, height and width; height and width are at least 4.
     """
-    _whole("classes", classes, least=2)
-    _wholes("input_shape", input_shape)
-    if len(input_shape) != 3 or min(input_shape[1:]) < 4:
+    shape = _sizes("input_shape", input_shape)
+    if len(shape) != 3 or min(shape[1:]) < 4:
         raise ConfigError(
-            f"model.input_shape {list(input_shape)}: expected [channels, height, width] of at "
-            "least 4 x 4"
+            f"model.input_shape {list(shape)}: expected [channels, height, width] of at least 4 x 4"
         )
-    return _classifier("cnn", input_shape=tuple(input_shape), classes=classes)
+    return _classifier("cnn", input_shape=shape, classes=_classes(classes))
 
 
 MODELS: Mapping[str, Callable[..., Task]] = MappingProxyType(
@@ -86,13 +84,15 @@ def _classifier(net: str, **arguments: Any) -> Task:
     return task
 
 
-def _whole(name: str, value: Any, *, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"model.{name} {value!r}: expected a whole number of at least {least}")
+def _features(value: Any) -> int:
+    return whole("model.input_dim", value, least=1)
 
 
-def _wholes(name: str, values: Any) -> None:
+def _classes(value: Any) -> int:
+    return whole("model.classes", value, least=2)
+
+
+def _sizes(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, list | tuple):
         raise ConfigError(f"model.{name} {values!r}: expected a list of whole numbers")
-    for value in values:
-        _whole(name, value)
+    return tuple(whole(f"model.{name}", value, least=1) for value in values)

@@ -79,9 +79,10 @@ def test_the_grid_by_hand() -> None:
 
 
 @pytest.mark.parametrize("field", ["range", "weight_unit", "weight_cap"])
-@pytest.mark.parametrize("value", [0, -1, 2.0**-21, 2.0**41, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0, -1, 2.0**-21, 2.0**41, math.inf, math.nan, "256", True, None])
 def test_a_grid_beyond_its_limits_is_refused(field: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"encoding\.{field} .*: expected 2\^-20 to 2\^40"):
+    words = rf"encoding\.{field} .*: expected a number in \[2\^-20, 2\^40\]"
+    with pytest.raises(ConfigError, match=words):
         Encoding(**{field: value})
 
 
@@ -104,6 +105,9 @@ def test_an_encoded_weight_by_hand() -> None:
 def test_an_encoding_is_a_value() -> None:
     assert Encoding(range=255) == Encoding(range=256.0)
     assert len({Encoding(), Encoding(256, 1000, 2**20), Encoding(512)}) == 2
+    assert repr(Encoding(np.float32(256), np.int64(1000), np.int64(9))) == repr(
+        Encoding(256.0, 1024.0, 9.0)
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         UNIT.range = 3.0  # type: ignore[misc]
 

@@ -133,10 +133,11 @@ def test_a_plain_objective_is_the_loss_alone(objective: Objective, plain: bool) 
         for value in (0, -1, 1.0, True, "3")
     ]
     + [("epochs", None)]
-    + [("lr", value) for value in (0, -0.1, float("inf"), float("nan"), "0.1", None)],
+    + [("lr", value) for value in (0, -0.1, float("inf"), float("nan"), "0.1", None, True)]
+    + [("shuffle", value) for value in (0, 1, "yes", None)],
 )
 def test_a_local_hyper_parameter_out_of_range_is_refused(field: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"local\.{field} .*: expected a"):
+    with pytest.raises(ConfigError, match=rf"local\.{field} .*: expected (a|true)"):
         Local(**{field: value})
 
 
@@ -146,6 +147,14 @@ def test_the_smallest_local_hyper_parameters() -> None:
     assert Local(steps=None, batch_size=None).batch_size is None
 
 
+def test_numbers_become_python_numbers() -> None:
+    """A NumPy scalar would widen the arrays that it is multiplied with, and has no JSON."""
+    given = Local(np.int64(2), np.int8(3), np.uint16(4), np.float64(1), np.bool_(False))
+    assert repr(given) == "Local(epochs=2, steps=3, batch_size=4, lr=1.0, shuffle=False)"
+    assert repr(Terms(mu=np.float32(1))) == repr(Terms(mu=1)) == repr(Terms(mu=1.0))
+    assert repr(Terms(mu=-0.0)) == repr(Terms(mu=0.0))
+
+
 def test_defaults() -> None:
     assert Local() == Local(epochs=1, steps=None, batch_size=32, lr=0.01, shuffle=True)
     assert Terms() == Terms(weighting="examples", mu=0.0)
@@ -153,7 +162,10 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"weighting": "unifrom"}, {"mu": -1.0}, {"mu": float("nan")}, {"mu": "1"}], ids=str
+    "bad",
+    [{"weighting": "unifrom"}, {"weighting": None}]
+    + [{"mu": mu} for mu in (-1.0, float("nan"), float("inf"), "1", True, None)],
+    ids=str,
 )
 def test_terms_out_of_range_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):

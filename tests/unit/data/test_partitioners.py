@@ -101,7 +101,7 @@ def test_columns_make_named_clients():
     ("call", "message"),
     [
         (lambda: ways.iid(3, clients=4, key=KEY), "4 clients and 3 examples"),
-        (lambda: ways.iid(3, clients=0, key=KEY), "clients 0, expected an integer from 1"),
+        (lambda: ways.iid(3, clients=0, key=KEY), "clients 0: expected a whole number from 1"),
         (lambda: ways.iid(3, clients=True, key=KEY), "clients True"),
         (lambda: ways.iid(3, clients=1.5, key=KEY), "clients 1.5"),
         (lambda: ways.iid(0, clients=1, key=KEY), "1 clients and 0 examples"),
@@ -110,6 +110,11 @@ def test_columns_make_named_clients():
         (lambda: ways.shards(Y + 0.5, clients=3, key=KEY), "real number"),
         (lambda: ways.dirichlet(Y, clients=3, alpha=0, key=KEY), "alpha 0"),
         (lambda: ways.dirichlet(Y, clients=3, alpha="x", key=KEY), "alpha 'x'"),
+        (lambda: ways.dirichlet(Y, clients="3", alpha=1, key=KEY), "clients '3'"),
+        (lambda: ways.labels_per_client(Y, clients=3, count=1.5, key=KEY), "count 1.5"),
+        (lambda: ways.by_quantity(9, clients=3, alpha=True, key=KEY), "alpha True"),
+        (lambda: ways.by_quantity(9, clients=3, exponent="1", key=KEY), "exponent '1'"),
+        (lambda: ways.by_quantity(9, clients=3, min_examples=1.5, key=KEY), "min_examples 1.5"),
         (lambda: ways.dirichlet(Y, clients=3, alpha=1, min_examples=21, key=KEY), "min_examples"),
         (lambda: ways.labels_per_client(Y, clients=3, count=4, key=KEY), "has 3 labels"),
         (lambda: ways.labels_per_client(Y, clients=2, count=1, key=KEY), "leave labels out"),
@@ -198,7 +203,7 @@ def test_one_file_dealt_out(tmp_path):
 def test_by_column_of_arrays():
     by_feature = data.by_column((np.array([[1, 5], [2, 5], [1, 6]]), np.arange(3)), column=0)
     assert by_feature.ids == ("1", "2")
-    with pytest.raises(ConfigError, match="column 2, expected 0 to 1"):
+    with pytest.raises(ConfigError, match="column 2: expected a whole number from 0 to 1"):
         data.by_column((X, Y), column=2)
     with pytest.raises(ConfigError, match="3 values for a dataset of 60"):
         data.by_column((X, Y), column=np.arange(3))

@@ -4,7 +4,8 @@ import pytest
 from choral.core.errors import ConfigError, DataError, EmptyClient
 from choral.core.keys import Key
 from choral.core.task import ClientData
-from choral.data import Subset
+from choral.data import Subset, iid
+from choral.data.sources import MappingSource, SequenceSource
 from choral.data.split import (
     check_fraction,
     count,
@@ -55,6 +56,26 @@ def test_held_out_size_by_hand(size, fraction, held_out):
 def test_fractions_out_of_range(bad):
     with pytest.raises(ConfigError, match="test_fraction"):
         check_fraction(bad)
+
+
+@pytest.mark.parametrize("bad", [-1, 2**64, 1.0, "1", True, None])
+def test_seeds_out_of_range(bad):
+    data = {"a": (np.zeros((2, 1)), np.zeros(2))}
+    whole = r"seed .*: expected a whole number from 0 to 2\^64 - 1"
+    with pytest.raises(ConfigError, match=whole):
+        MappingSource(data, seed=bad)
+    with pytest.raises(ConfigError, match=whole):
+        SequenceSource([data["a"]], seed=bad)
+    with pytest.raises(ConfigError, match=whole):
+        iid(data["a"], clients=1, seed=bad)
+
+
+def test_a_seed_of_numpy_is_the_same_seed():
+    data = (np.arange(40.0).reshape(20, 2), np.arange(20))
+    a, b = (iid(data, clients=2, seed=seed) for seed in (3, np.int64(3)))
+    assert type(b.seed) is int
+    for client in a.ids:
+        np.testing.assert_array_equal(a.load(client).train[1], b.load(client).train[1])
 
 
 def test_parts_cover_everything_once_and_keep_pairs_together():

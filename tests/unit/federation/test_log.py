@@ -62,7 +62,7 @@ def test_replay_rebuilds_the_machine_and_its_last_commands():
         map(ev.to_record, log), RunPolicy(1, RoundPolicy(clients=2)), observers=[seen.append]
     )
     assert machine.phase is RunPhase.ROUND
-    assert commands == (ev.Accumulate(1, 1, "a"), ev.Aggregate(1, 1, ("b", "a")))
+    assert commands == (ev.Accumulate(1, 1, "a"), ev.CloseSum(1, 1, ("b", "a")))
     assert [item for item in seen if type(item) in ev.EVENTS.values()] == log
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from choral.core.errors import ConfigError
@@ -46,6 +47,18 @@ def test_over_selection(clients, factor, population, invited):
         {"grace_s": -1},
         {"retries": -1},
         {"backoff_s": math.nan},
+        {"clients": 2.5},
+        {"clients": "4"},
+        {"goal": 1.5},
+        {"goal": True},
+        {"quorum": "2"},
+        {"over_selection": "1.3"},
+        {"over_selection": True},
+        {"deadline_s": "10"},
+        {"deadline_s": math.inf},
+        {"grace_s": None},
+        {"retries": 0.5},
+        {"backoff_s": "1"},
     ],
     ids=str,
 )
@@ -54,20 +67,38 @@ def test_values_out_of_range_are_named(bad):
         RoundPolicy(**{"clients": 4, **bad})
 
 
-def test_a_run_needs_a_round():
-    with pytest.raises(ConfigError, match="rounds 0"):
-        RunPolicy(0, RoundPolicy(clients=1))
+def test_numbers_are_normalised():
+    policy = RoundPolicy(np.int64(4), goal=np.int8(3), deadline_s=5, grace_s=np.float32(0.5))
+    assert policy == RoundPolicy(4, goal=3, deadline_s=5.0, grace_s=0.5)
+    assert repr(policy) == repr(RoundPolicy(4, goal=3, deadline_s=5.0, grace_s=0.5))
+    assert repr(RunPolicy(np.int64(2), policy, np.int64(1))) == repr(RunPolicy(2, policy, 1))
+
+
+@pytest.mark.parametrize("rounds", [0, 2.5, "3", True, None])
+def test_a_run_needs_a_round(rounds):
+    with pytest.raises(ConfigError, match=f"rounds {rounds!r}: expected a whole number from 1"):
+        RunPolicy(rounds, RoundPolicy(clients=1))
+
+
+@pytest.mark.parametrize("every", [-1, 0.5, "1", None])
+def test_evaluations_are_rounds_apart(every):
+    with pytest.raises(ConfigError, match=rf"evaluation\.every {every!r}: expected"):
+        RunPolicy(1, RoundPolicy(clients=1), every)
 
 
 @pytest.mark.parametrize(
     ("asked", "population", "count"),
-    [(None, 7, 7), (3, 7, 3), (1, 7, 1), (0.5, 7, 4), (0.1, 20, 2), (0.01, 5, 1), (1.0, 7, 1)],
+    [
+        *((None, 7, 7), (3, 7, 3), (1, 7, 1), (1.0, 7, 1), (np.int64(3), 7, 3)),
+        *((0.5, 7, 4), (0.1, 20, 2), (0.01, 5, 1), (np.float64(0.5), 7, 4)),
+    ],
 )
 def test_clients_per_round(asked, population, count):
+    assert type(clients_of(asked, population)) is int
     assert clients_of(asked, population) == count
 
 
-@pytest.mark.parametrize("asked", [0, -1, 2.5, True, math.nan])
+@pytest.mark.parametrize("asked", [0, -1, 2.5, True, math.nan, math.inf, "3", [3]])
 def test_clients_per_round_out_of_range(asked):
     with pytest.raises(ConfigError, match="clients_per_round"):
         clients_of(asked, 10)

@@ -6,9 +6,9 @@ from choral.core.errors import RunFailed
 from choral.federation.events import (
     Abandon,
     Accumulate,
-    Aggregate,
     Aggregated,
     ClientFailed,
+    CloseSum,
     CohortChosen,
     Commit,
     Committed,
@@ -49,7 +49,7 @@ def test_a_round_from_invitation_to_commit():
     assert machine.receive(update("a")) == (Accumulate(1, 1, "a"),)
     assert machine.receive(update("c")) == (
         Accumulate(1, 1, "c"),
-        Aggregate(1, 1, ("b", "a", "c")),
+        CloseSum(1, 1, ("b", "a", "c")),
     )
     assert machine.receive(aggregated(3)) == (Release(1, 1),)
     assert machine.receive(ModelReleased(1, 1, "none", None, None)) == (Commit(1, 1),)
@@ -77,7 +77,7 @@ def test_a_contribution_of_another_attempt_is_stale():
 def test_the_goal_closes_the_round_and_later_ones_are_late():
     machine, _ = opened("abcd", clients=2)
     machine.receive(update("a"))
-    assert machine.receive(update("d"))[-1] == Aggregate(1, 1, ("a", "d"))
+    assert machine.receive(update("d"))[-1] == CloseSum(1, 1, ("a", "d"))
     assert machine.receive(update("b")) == (Discard(1, 1, "b", "late"),)
     assert machine.receive(update("a")) == (Discard(1, 1, "a", "duplicate"),)
 
@@ -86,7 +86,7 @@ def test_when_everyone_has_answered_the_quorum_is_enough():
     machine, _ = opened("abcd")
     for client in "abc":
         machine.receive(update(client))
-    assert machine.receive(failure("d")) == (Aggregate(1, 1, ("a", "b", "c")),)
+    assert machine.receive(failure("d")) == (CloseSum(1, 1, ("a", "b", "c")),)
 
 
 def test_a_round_that_cannot_reach_its_quorum_is_given_up_at_once():
@@ -114,7 +114,7 @@ def test_the_deadline_takes_what_is_there():
     machine, _ = opened("abcd", quorum=2)
     machine.receive(update("a"))
     machine.receive(update("b"))
-    assert machine.receive(TimerFired(1, 1, "deadline")) == (Aggregate(1, 1, ("a", "b")),)
+    assert machine.receive(TimerFired(1, 1, "deadline")) == (CloseSum(1, 1, ("a", "b")),)
 
 
 def test_the_deadline_below_the_quorum_aborts():
@@ -128,7 +128,7 @@ def test_grace_waits_for_the_quorum_and_no_longer():
     machine.receive(update("a"))
     assert machine.receive(TimerFired(1, 1, "deadline")) == (SetTimer(1, 1, "grace", 5),)
     assert machine.receive(TimerFired(1, 1, "deadline")) == ()
-    assert machine.receive(update("b"))[-1] == Aggregate(1, 1, ("a", "b"))
+    assert machine.receive(update("b"))[-1] == CloseSum(1, 1, ("a", "b"))
 
 
 def test_grace_ends():
@@ -165,7 +165,7 @@ def test_a_restart_asks_again_for_what_was_lost():
     machine.receive(update("a"))
     machine.receive(update("b"))
     machine.receive(failure("c"))
-    commands = machine.receive(Restarted(kept=("b",)))
+    commands = machine.receive(Restarted(held=("b",)))
     assert commands[-1] == Invite(1, 1, ("a", "d"))
     assert list(machine.accepted) == ["b"]
 
@@ -177,9 +177,18 @@ def test_a_restart_after_sealing_keeps_the_survivors(steps):
     machine.receive(update("b"))
     for event in (aggregated(2), ModelReleased(1, 1, "none", None, None))[:steps]:
         machine.receive(event)
-    assert machine.receive(Restarted(kept=("d",)))[-1] == Invite(1, 1, ("b",))
+    assert machine.receive(Restarted(held=("d",)))[-1] == Invite(1, 1, ("b",))
     assert machine.receive(update("a")) == (Discard(1, 1, "a", "uninvited"),)
-    assert machine.receive(update("b"))[-1] == Aggregate(1, 1, ("d", "b"))
+    assert machine.receive(update("b"))[-1] == CloseSum(1, 1, ("d", "b"))
+
+
+def test_a_restart_does_not_change_what_the_plan_is_made_from():
+    machine, _ = opened("abcd", goal=2)
+    before = machine.cohort
+    machine.receive(update("d"))
+    machine.receive(update("b"))
+    machine.receive(Restarted(held=("d",)))
+    assert machine.cohort == before
 
 
 def test_a_restart_with_every_contribution_sums_again():
@@ -187,7 +196,7 @@ def test_a_restart_with_every_contribution_sums_again():
     machine.receive(update("a"))
     machine.receive(update("b"))
     machine.receive(aggregated(2))
-    assert machine.receive(Restarted(kept=("a", "b"))) == (Aggregate(1, 1, ("a", "b")),)
+    assert machine.receive(Restarted(held=("a", "b"))) == (CloseSum(1, 1, ("a", "b")),)
 
 
 def test_a_restart_after_sealing_forgets_who_failed():
@@ -197,14 +206,14 @@ def test_a_restart_after_sealing_forgets_who_failed():
     machine.receive(update("b"))
     assert machine.receive(Restarted())[-1] == Invite(1, 1, ("a", "b"))
     assert machine.receive(update("a")) == (Accumulate(1, 1, "a"),)
-    assert machine.receive(update("b"))[-1] == Aggregate(1, 1, ("a", "b"))
+    assert machine.receive(update("b"))[-1] == CloseSum(1, 1, ("a", "b"))
 
 
 def test_a_contribution_kept_twice_is_one():
     machine, _ = opened("abcd", goal=2)
     machine.receive(update("a"))
     machine.receive(update("b"))
-    assert machine.receive(Restarted(kept=("a", "a")))[-1] == Invite(1, 1, ("b",))
+    assert machine.receive(Restarted(held=("a", "a")))[-1] == Invite(1, 1, ("b",))
 
 
 def test_ends_are_absorbing():

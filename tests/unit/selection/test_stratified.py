@@ -159,21 +159,21 @@ def test_impossible_minimums_are_refused(of_regions) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_share": 1.5}, r"min_share is 1.5, expected a number in \[0, 1\]"),
-        ({"min_share": "0.1"}, "min_share is '0.1'"),
-        ({"min_share": {"n": -0.1}}, "min_share of `n` is -0.1"),
-        ({"min_share": {"n": 0.6, "s": 0.5}}, "min_share adds up to 1.1, expected at most 1"),
-        ({"minimum": -1}, "minimum is -1, expected a whole number from 0"),
-        ({"minimum": 1.5}, "minimum is 1.5"),
-        ({"minimum": True}, "minimum is True"),
+        ({"min_share": 1.5}, r"min_share 1.5: expected a number in \[0, 1\]"),
+        ({"min_share": "0.1"}, "min_share '0.1'"),
+        ({"min_share": {"n": -0.1}}, "min_share.n -0.1"),
+        ({"min_share": {"n": 0.6, "s": 0.5}}, "min_share adds up to 1.1: expected at most 1"),
+        ({"minimum": -1}, "minimum -1: expected a whole number from 0"),
+        ({"minimum": 1.5}, "minimum 1.5"),
+        ({"minimum": True}, "minimum True"),
     ],
 )
 def test_a_bad_argument_is_refused(kind: type, arguments: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"{kind.name}: {message}"):
+    with pytest.raises(ConfigError, match=rf"{kind.name}\.{message}"):
         kind("region", **arguments)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, "half", True, float("nan")])
 def test_a_random_share_out_of_range_is_refused(share: object) -> None:
-    with pytest.raises(ConfigError, match="hybrid: random_share is"):
+    with pytest.raises(ConfigError, match=r"hybrid\.random_share"):
         Hybrid("region", random_share=share)

@@ -3,11 +3,13 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import choral
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists
+from choral.tasks.numpy import LinearTask
 
 
 def run(counting, numbered_clients, path, **options):
@@ -77,6 +79,65 @@ def test_another_configuration_is_refused(counting, numbered_clients, tmp_path, 
     with pytest.raises(ResumeMismatch, match=words):
         run(counting, numbered_clients, tmp_path / "a", resume=True, **change)
     assert (tmp_path / "a.partial" / "run.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({}, {"test_fraction": 0.5}, "test_fraction was 0.2 and is 0.5"),
+        ({}, {"clients": "abd"}, "client_ids"),
+        ({}, {"clients": "abcd"}, "clients was 3 and is 4"),
+        ({}, {"l2": 0.5}, "task.l2 was 0.0 and is 0.5"),
+        ({}, {"input_dim": 3}, "spec"),
+        ({}, {"selection": {"name": "hybrid", "by": "x", "min_share": {"a": 0.1}}}, "selection"),
+        ({}, {"arrival": choral.Availability(latency_s=5)}, "arrival"),
+    ],
+    ids=str,
+)
+def test_another_federation_is_not_resumed(tmp_path, before, after, words):
+    class Stop(Exception):
+        pass
+
+    def stop(item):
+        if type(item).__name__ == "Evaluated":
+            raise Stop
+
+    def start(*, clients="abc", l2=0.0, input_dim=2, **options):
+        rng = np.random.default_rng(0)
+        data = {c: (rng.standard_normal((9, input_dim)), rng.integers(0, 2, 9)) for c in clients}
+        task = LinearTask("logistic", input_dim=input_dim, l2=l2)
+        return choral.simulate(task, clients=data, rounds=3, seed=7, out=tmp_path / "a", **options)
+
+    with pytest.raises(Stop):
+        start(**before, observers=[stop])
+    with pytest.raises(ResumeMismatch, match=words):
+        start(**before, **after, resume=True)
+    assert start(**before, resume=True).status == "completed"
+
+
+def test_nothing_but_the_run_s_own_files_is_removed(counting, numbered_clients, tmp_path):
+    def note(item):
+        if type(item).__name__ == "CohortChosen":
+            (tmp_path / "a.partial" / "notes.txt").write_text("mine")
+
+    with pytest.raises(choral.RunFailed):
+        run(
+            counting,
+            numbered_clients,
+            tmp_path / "a",
+            task={"fail": [0.0, 1.0, 2.0]},
+            observers=[note],
+        )
+    assert [p.name for p in (tmp_path / "a.partial").iterdir()] == ["notes.txt"]
+
+
+def test_files_are_for_their_owner_alone(counting, numbered_clients, tmp_path):
+    run(counting, numbered_clients, tmp_path / "a")
+    assert (tmp_path / "a").stat().st_mode & 0o077 == 0
+    for name in ("model.safetensors", "model.json", "result.json"):
+        assert (tmp_path / "a" / name).stat().st_mode & 0o077 == 0
+    for blob in (tmp_path / "a" / "blobs").iterdir():
+        assert blob.stat().st_mode & 0o077 == 0
 
 
 def test_nothing_to_resume(counting, numbered_clients, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import choral
-from choral.core.errors import ConfigError, DataError
+from choral.core.errors import ClientError, ConfigError, DataError
 from choral.core.update import Update
 
 
@@ -83,6 +83,62 @@ def test_data_that_cannot_be_read_ends_the_run_by_name(engine):
     with pytest.raises(DataError, match="row 7 is bad") as caught:
         choral.simulate(Deadly(), clients=BadSource(), rounds=1, engine=engine, seed=1)
     assert caught.value.hint == "mend it"
+
+
+class Shaky:
+    """A task and a source whose own code fails where a client's number says so."""
+
+    ids = ("a", "b", "c", "d")
+
+    def __init__(self, load=(), evaluate=(), metric=0.5):
+        self.bad_load, self.bad_evaluate, self.metric = load, evaluate, metric
+
+    def init(self, key):
+        return {"w": np.zeros(4, np.float32)}
+
+    def train(self, params, data, plan, key):
+        return Update(np.ones(4, np.float32), 1.0)
+
+    def evaluate(self, params, data):
+        if data[0] in self.bad_evaluate:
+            raise ValueError("cannot evaluate")
+        return {"loss": self.metric if data[0] == "a" else 0.5}
+
+    def load(self, client):
+        if client in self.bad_load:
+            return {}[client]
+        return choral.ClientData([client], [client])
+
+    def strata(self, client):
+        return {}
+
+    def examples(self, client):
+        return 1
+
+
+@pytest.mark.parametrize("engine", ["inline", "workers"])
+class TestOwnCode:
+    """Both engines treat a client's own faults alike."""
+
+    def run(self, shaky, engine, **options):
+        return choral.simulate(shaky, clients=shaky, rounds=1, engine=engine, seed=1, **options)
+
+    def test_loading_that_raises_costs_that_client_alone(self, engine):
+        result = self.run(Shaky(load="b"), engine, evaluate_clients=False)
+        assert [(f["client"], f["message"]) for f in result.failures] == [("b", "KeyError: 'b'")]
+        assert result.rounds[0]["completed"] == 3
+
+    def test_an_evaluation_that_raises_ends_the_run_with_its_traceback(self, engine):
+        with pytest.raises(ClientError, match="client `c` failed: ValueError") as caught:
+            self.run(Shaky(evaluate="c"), engine)
+        assert "in evaluate" in caught.value.details
+
+    @pytest.mark.parametrize("metric", [float("nan"), float("inf")])
+    def test_what_is_no_finite_number_is_null_and_so_is_its_mean(self, engine, metric):
+        result = self.run(Shaky(metric=metric), engine)
+        assert result.client_metrics["a"] == {"loss": None}
+        assert result.client_metrics["b"] == {"loss": 0.5}
+        assert result.metrics == {"loss": None}
 
 
 def test_a_task_that_cannot_be_sent_is_named():

@@ -44,7 +44,7 @@ def test_an_unknown_argument_is_answered_with_the_nearest() -> None:
 
 
 def test_an_argument_out_of_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match="fedprox: mu is -1"):
+    with pytest.raises(ConfigError, match=r"fedprox\.mu -1: expected"):
         build("fedprox", mu=-1)
 
 

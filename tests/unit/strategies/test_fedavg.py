@@ -48,7 +48,7 @@ def test_the_weighting_is_asked_of_the_clients() -> None:
 
 
 def test_a_bad_argument_is_named_with_its_value_and_range() -> None:
-    with pytest.raises(ConfigError, match=r"fedavg: weighting is 'example', expected `examples`"):
+    with pytest.raises(ConfigError, match=r"fedavg\.weighting 'example': expected `examples`"):
         FedAvg(weighting="example")
-    with pytest.raises(ConfigError, match=r"fedavg: server_lr is 0, expected a number in \(0, 1e6"):
+    with pytest.raises(ConfigError, match=r"fedavg\.server_lr 0: expected a number in \(0, 1e6\]"):
         FedAvg(server_lr=0)

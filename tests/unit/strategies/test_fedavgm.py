@@ -58,9 +58,9 @@ def test_the_weighting_is_asked_of_the_clients() -> None:
 
 
 def test_a_bad_argument_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"fedavgm: momentum is 1.0, expected .* in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"fedavgm\.momentum 1.0: expected .* in \[0, 1\)"):
         FedAvgM(momentum=1.0)
-    with pytest.raises(ConfigError, match=r"fedavgm: server_lr is -1"):
+    with pytest.raises(ConfigError, match=r"fedavgm\.server_lr -1"):
         FedAvgM(server_lr=-1)
     with pytest.raises(ConfigError, match="weighting"):
         FedAvgM(weighting="size")

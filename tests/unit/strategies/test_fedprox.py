@@ -32,5 +32,5 @@ def test_a_whole_number_becomes_a_float() -> None:
 
 @pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf"), "0.1", True, None])
 def test_a_pull_out_of_range_is_refused(mu: object) -> None:
-    with pytest.raises(ConfigError, match=r"fedprox: mu is .*, expected a number in \[0, 1e6\]"):
+    with pytest.raises(ConfigError, match=r"fedprox\.mu .*: expected a number in \[0, 1e6\]"):
         FedProx(mu=mu)

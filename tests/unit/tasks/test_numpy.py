@@ -109,6 +109,11 @@ def test_wrong_data_is_named(make_plan):
         ({"kind": "logistic", "input_dim": 1, "classes": 1}, "classes 1"),
         ({"input_dim": 1, "l2": -1.0}, "l2 -1.0"),
         ({"input_dim": 1, "l2": float("nan")}, "l2 nan"),
+        ({"input_dim": 1, "l2": "0"}, "l2 '0': expected a finite number of at least 0"),
+        ({"input_dim": 2.0}, "input_dim 2.0: expected a whole number from 1"),
+        ({"input_dim": True}, "input_dim True"),
+        ({"kind": "logistic", "input_dim": 1, "classes": "3"}, "classes '3'"),
+        ({"kind": None, "input_dim": 1}, "kind None: expected `linear` or `logistic`"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

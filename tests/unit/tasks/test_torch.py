@@ -378,6 +378,11 @@ def test_training_reads_the_plan_and_not_the_defaults(make_plan, data):
     [
         ({"optimizer": "adma"}, UnknownName, "did you mean `adam`"),
         ({"momentum": 1.0}, ConfigError, "momentum 1.0"),
+        ({"momentum": "0.9"}, ConfigError, "momentum '0.9'"),
+        ({"lr": 0}, ConfigError, "lr 0: expected a finite number above 0"),
+        ({"lr": "0.1"}, ConfigError, "lr '0.1'"),
+        ({"batch_size": 2.5}, ConfigError, "batch_size 2.5"),
+        ({"epochs": True}, ConfigError, "epochs True"),
         ({"momentum": 0.9, "optimizer": "adam"}, ConfigError, "goes with `sgd`"),
         ({"model": 3}, ConfigError, "model is int, expected a callable"),
         ({"loss": "mse"}, ConfigError, "loss is str, expected a callable"),
