@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from choral.cli.app import run
-
+    try:
+        from choral.cli.app import run
+    except KeyboardInterrupt:  # Ctrl-C in the first second
+        raise SystemExit(130) from None
     run()

@@ -65,4 +65,5 @@ def _print_error_json(error: ChoralError) -> None:
         print(json.dumps(result.to_json()))
         return
     body = {"code": error.code, "message": error.message, "hint": error.hint}
-    print(json.dumps({"status": "failed", "error": body}))
+    failures = [{"code": error.code, "message": error.message}]
+    print(json.dumps({"status": "failed", "failures": failures, "error": body}))

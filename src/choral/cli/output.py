@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def say_error(error: ChoralError) -> None:
 
 def _plain(text: str) -> str:
     """Return text in which nothing is markup."""
-    return text.replace("[", r"\[")
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 class RoundProgress:
@@ -134,7 +135,7 @@ _NOTES: dict[type[Any], Any] = {
 
 
 def _words(metrics: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {_cell(metrics, name)}" for name in sorted(metrics))
+    return "  ".join(f"{_plain(name)} {_cell(metrics, name)}" for name in sorted(metrics))
 
 
 def _cell(metrics: Mapping[str, float | None], name: str) -> str:
@@ -170,7 +171,7 @@ def _rounds_table(rounds: list[Mapping[str, Any] | None]) -> Table:
     names = sorted({n for r in rounds if r is not None for n in r["metrics"]})
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("round", "clients", "dropped", *names, "kB up", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(_plain(name), justify="right")
     for r in rounds:
         if r is None:
             table.add_row("…")
@@ -192,7 +193,7 @@ def _clients_table(metrics: Mapping[str, Mapping[str, float]], clients: str) -> 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(clients)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(_plain(name), justify="right")
     shown = list(metrics.items())[:20]
     for client, values in shown:
         table.add_row(client, *(_cell(values, name) for name in names))
@@ -217,5 +218,5 @@ def _summary(result: Mapping[str, Any]) -> Table:
     if result["failures"]:
         rows["failures"] = str(len(result["failures"]))
     for name, value in rows.items():
-        table.add_row(name, _plain(str(value)))
+        table.add_row(_plain(name), _plain(str(value)))
     return table

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,9 @@ def simulate_file(file: FederationFile, place: Place, how: Launch) -> Result:
             file = file.model_copy(update={"seed": header["seed"]})
     setup = build_setup(file, place)
     simulation = file.simulation
-    with RoundProgress(setup.policy.rounds, Console(stderr=True)) as progress:
+    # stdout carries the result alone; what a task prints goes where the progress goes.
+    shown = RoundProgress(setup.policy.rounds, Console(stderr=True))
+    with redirect_stdout(sys.stderr), shown as progress:
         return launch(
             setup,
             replace(

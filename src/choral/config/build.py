@@ -21,6 +21,7 @@ from choral.data import (
     read_examples,
 )
 from choral.federation.compose import check_aggregation, compose
+from choral.federation.participant import own_code
 from choral.federation.setup import Evaluation, RunSetup
 from choral.tasks.zoo import build as build_model
 
@@ -128,8 +129,7 @@ def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
     if where is None:
         raise ConfigError("`simulation.data` is missing", hint="or give `--data PATH`")
     if is_reference(where):
-        given = resolve(where, place.folder, what="simulation.data")
-        found = given() if callable(given) else given
+        found = _named("simulation.data", where, place)
         if simulation.partition is not None:
             return partition_data(found, simulation.partition, seed=seed, test_fraction=fraction)
         return as_source(found, test_fraction=fraction, seed=seed)
@@ -174,8 +174,19 @@ def _held_out(file: FederationFile, place: Place) -> Any:
     path = _held_out_file(file, place)
     if path is not None:
         return read_examples(path, **_reading(file, place))
-    given = resolve(where, place.folder, what="evaluation.held_out")
-    return given() if callable(given) else given
+    found = _named("evaluation.held_out", where, place)
+    if found is None:
+        raise ConfigError(f"evaluation.held_out `{where}` returned None", hint="expected (X, y)")
+    return found
+
+
+def _named(what: str, reference: str, place: Place) -> Any:
+    """Return what a `module:function` returns, or what a `module:attribute` is."""
+    given = resolve(reference, place.folder, what=what)
+    if not callable(given):
+        return given
+    with own_code(f"{what} `{reference}`"):
+        return given()
 
 
 def _held_out_file(file: FederationFile, place: Place) -> Path | None:

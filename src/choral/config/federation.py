@@ -14,7 +14,7 @@ from choral.core.errors import ConfigError, UnknownKey, did_you_mean
 class Section(BaseModel):
     """A part of the file. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class LocalSection(Section):
@@ -221,9 +221,13 @@ def read_file(path: Path, settings: list[str] | None = None) -> FederationFile:
 def parse(body: dict[str, Any], *, where: str) -> FederationFile:
     """Return the federation of a dictionary; see `read_file`."""
     try:
-        return FederationFile.model_validate(body)
+        file = FederationFile.model_validate(body)
+        file.as_json()
     except ValidationError as error:
         raise _explain(error, where) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: a value holds itself: {error}") from None
+    return file
 
 
 def _apply(body: dict[str, Any], setting: str) -> None:

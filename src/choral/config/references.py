@@ -69,7 +69,7 @@ def _import(name: str, home: str, *, what: str, reference: str) -> Any:
         ) from None
     except ChoralError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskNotFound(
             f"{what} `{reference}`: importing `{name}` raised {type(error).__name__}: {error}",
             hint=f"try `python -c 'import {name}'` in {home}",

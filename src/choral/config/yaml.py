@@ -26,6 +26,8 @@ class _Loader(yaml.SafeLoader):
         """Return a mapping; two equal keys are an error instead of the last one winning."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float) and key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -54,5 +56,10 @@ def load(text: str, *, where: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    except (ValueError, KeyError, AttributeError) as error:
+        # PyYAML lets these out for a scalar that is none, such as `0x_` or the date 2020-13-45.
+        raise ConfigError(f"{where} holds a value that cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None

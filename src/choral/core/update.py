@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -102,13 +103,17 @@ class Update:
         if self.weight < 0:
             raise UpdateRejected(f"weight {self.weight}, expected at least 0")
         for name, value in self.metrics.items():
+            if not isinstance(name, str) or not name.isprintable():
+                raise UpdateRejected(f"metric name {name!r}, expected a word")
             if not _finite(value):
                 raise NotFinite(f"metric `{name}` is {value!r}, expected a finite number")
 
 
-def _tensor(arrays: Mapping[str, Array], t: TensorSpec) -> Array:
+def _tensor(arrays: Mapping[str, Any], t: TensorSpec) -> Array:
     """Return one tensor of a model, checked against its spec."""
     array = arrays.get(t.name)
+    if isinstance(array, np.generic):
+        array = np.asarray(array)
     if array is None:
         raise WrongShape(f"the trained model has no tensor `{t.name}`")
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":

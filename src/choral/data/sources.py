@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from choral.core.errors import ConfigError, DataError
+from choral.core.errors import ConfigError, DataError, did_you_mean
 from choral.core.params import Array, ClientId
 from choral.core.selection import Strata
 from choral.core.task import ClientData, ClientSource, is_columns
@@ -224,6 +224,10 @@ class FolderSource:
         self._files = _data_files(Path(path), None if leave_out is None else Path(leave_out))
         self._ids = tuple(sorted(self._files))
         self._cache = _Cache(cache_bytes)
+        for client in self._strata:
+            if client not in self._files:
+                hint = did_you_mean(client, self._ids)
+                raise ConfigError(f"strata of `{client}`, which has no file in {path}", hint=hint)
 
     @property
     def ids(self) -> Sequence[ClientId]:

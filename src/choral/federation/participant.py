@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from choral.core.errors import ChoralError, ClientError, DataError, UpdateRejected
+from choral.core.errors import ChoralError, ClientError, DataError, UpdateRejected, WrongShape
 from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
@@ -49,6 +50,9 @@ class Failed:
     details: str = ""
 
 
+_OWN = (Exception, SystemExit)
+"""What a client's own code may raise; `sys.exit` in it ends that client's work, not the run."""
+
 Outcome: TypeAlias = Completed | Failed
 
 
@@ -79,6 +83,7 @@ class Participant:
                 hint="build it with `choral.Update.between`",
             )
         update.check(self.spec)
+        self._check_kept(update.kept)
         weight = 1.0 if plan.weighting == "uniform" else update.weight
         norm = math.sqrt(float(np.dot(update.delta, update.delta)))
         metrics = {**update.metrics, NORM: norm} if math.isfinite(norm) else update.metrics
@@ -86,6 +91,17 @@ class Participant:
         sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
         contribution = encode(sent, self.spec, plan.encoding, key.fold("rounding"))
         return Completed(client, contribution, update.kept)
+
+    def _check_kept(self, kept: Params | None) -> None:
+        """Raise unless what the client keeps is its personal tensors."""
+        if kept is None:
+            return
+        if not isinstance(kept, Params):
+            raise UpdateRejected(f"kept is of type {type(kept).__name__}, expected Params")
+        wanted = {t.name: t for t in self.spec.tensors if t.role == "personal"}
+        for name in kept.keys() | wanted.keys():
+            if name not in kept or name not in wanted or kept[name].shape != wanted[name].shape:
+                raise WrongShape(f"kept tensor `{name}` is not a personal tensor of the model")
 
     def attempt(
         self,
@@ -113,13 +129,13 @@ class Participant:
             data = load(client).train
         except DataError:
             raise
-        except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
+        except _OWN as error:
             return _own_fault(client, error)
         try:
             return self.contribute(client, params, data, plan=plan, key=key)
         except ChoralError as error:
-            return Failed(client, error.code, str(error))
-        except Exception as error:  # noqa: BLE001 - a client's own code may raise anything
+            return Failed(client, error.code, _clean(str(error)))
+        except _OWN as error:
             return _own_fault(client, error)
 
     def measure(self, params: Params, data: Any, *, who: str) -> dict[str, float | None]:
@@ -128,15 +144,21 @@ class Participant:
         Raises:
             ClientError: The task's own code raised; `who` names the owner of the data.
         """
-        try:
+        with own_code(f"evaluating the model on {who}"):
             found = dict(self.task.evaluate(params, data))
-            return {str(name): _number(value) for name, value in found.items()}
-        except ChoralError:
-            raise
-        except Exception as error:
-            raise ClientError(
-                f"evaluating the model on {who} failed: {_line(error)}", details=_details(error)
-            ) from error
+            return {_clean(str(name)): _number(value) for name, value in found.items()}
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Run somebody else's code: what it raises becomes a `ClientError` that names `what`."""
+    try:
+        yield
+    except ChoralError:
+        raise
+    except _OWN as error:
+        message = f"{what} failed: {_line(error)}"
+        raise ClientError(message, details=_details(error)) from error
 
 
 def _number(value: Any) -> float | None:
@@ -144,15 +166,21 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _line(error: BaseException) -> str:
+    """Return an exception in one line; it may not even be able to say its own message."""
+    return _clean("".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
 
 
-def _details(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))
+def _details(error: BaseException) -> str:
+    return _clean("".join(traceback.format_exception(error)))
 
 
-def _own_fault(client: ClientId, error: Exception) -> Failed:
+def _clean(text: str) -> str:
+    """Return text that can be stored: half a surrogate pair cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _own_fault(client: ClientId, error: BaseException) -> Failed:
     return Failed(client, ClientError.code, _line(error), _details(error))
 
 

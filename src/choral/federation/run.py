@@ -32,6 +32,9 @@ from choral.federation.events import (
 from choral.federation.policy import RunPolicy
 from choral.federation.round import Phase, RoundMachine
 
+MAX_BACKOFF_S = 86400.0
+"""Longest pause between two attempts: a day."""
+
 
 class RunPhase(enum.StrEnum):
     """Where a run is. `COMPLETED` and `STOPPED` are absorbing; `PAUSED` goes on when restarted."""
@@ -140,7 +143,7 @@ class RunMachine:
             self.reason = round_.reason
             return (Finish("failed", round_.reason),)
         self.phase = RunPhase.BACKOFF
-        wait = self._policy.round.backoff_s * 2 ** (self._tries - 1)
+        wait = min(self._policy.round.backoff_s * 2.0 ** min(self._tries - 1, 60), MAX_BACKOFF_S)
         return (SetTimer(round_.round, round_.attempt, "backoff", wait),)
 
     def _again(self, event: TimerFired) -> Commands:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
@@ -14,7 +17,7 @@ from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
 from choral.core.transform import Chain
-from choral.federation.participant import Participant
+from choral.federation.participant import Participant, own_code
 from choral.federation.policy import RunPolicy
 
 _CAP = 2**10
@@ -85,8 +88,20 @@ class RunSetup:
         return Key.root(self.seed)
 
     def participant(self) -> tuple[Participant, Params]:
-        """Return the client's side of the run, and the first global model."""
-        params = Params(dict(self.task.init(self.key.fold("init"))))
+        """Return the client's side of the run, and the first global model.
+
+        Raises:
+            ConfigError: The task's `init` gives no model, or its roles do not fit.
+            ClientError: The task's own code raised.
+        """
+        with own_code(f"`init` of task `{self.task_name}`"):
+            first = self.task.init(self.key.fold("init"))
+        if not isinstance(first, Mapping) or not all(isinstance(name, str) for name in first):
+            raise ConfigError(
+                f"`init` of task `{self.task_name}` returned {type(first).__name__}",
+                hint="expected a mapping of tensor names to NumPy arrays",
+            )
+        params = Params({name: np.asarray(array) for name, array in first.items()})
         return Participant(self.task, spec_of(self.task, params), self.chain), params
 
     def plan(

@@ -51,4 +51,7 @@ class Availability:
         if not self.latency_s or not self.spread:
             return self.latency_s
         point = NormalDist().inv_cdf(min(max(key.fold("seconds").uniform(), 1e-12), 1 - 1e-12))
-        return self.latency_s * math.exp(self.spread * point)
+        try:
+            return self.latency_s * math.exp(self.spread * point)
+        except OverflowError:
+            return None

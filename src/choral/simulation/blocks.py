@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 
@@ -12,7 +13,17 @@ from choral.core.errors import RunFailed
 
 
 class _Memory(SharedMemory):
-    """Shared memory that does not complain when arrays over it outlive it: the system unmaps it."""
+    """Shared memory that is really there, and that arrays over it may outlive.
+
+    Without `reserve` a block on a full /dev/shm is found out by a bus error, when it is written.
+    """
+
+    _fd: int
+
+    def reserve(self) -> None:
+        """Raise `OSError` unless the whole block fits."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._fd, 0, self.size)
 
     def __del__(self) -> None:
         with suppress(BufferError, OSError):
@@ -30,12 +41,21 @@ class Block:
     def __init__(self, size: int | None = None, *, name: str | None = None) -> None:
         try:
             self._memory = _Memory(name, create=size is not None, size=max(1, size or 0))
+            if size is not None:
+                self._memory.reserve()
         except OSError as error:
+            self._discard()
             raise RunFailed(
                 f"no shared memory of {size} bytes: {error}",
                 hint="a container needs a larger /dev/shm; or use engine `inline`",
             ) from None
         self._owned = size is not None
+
+    def _discard(self) -> None:
+        memory: _Memory | None = getattr(self, "_memory", None)
+        if memory is not None:
+            memory.close()
+            memory.unlink()
 
     @property
     def name(self) -> str:

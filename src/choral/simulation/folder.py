@@ -11,12 +11,14 @@ NAME/blobs/               states of the last rounds
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from choral.core.canonical import digest_of
+from choral.core.canonical import canonical_json, digest_of
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
 from choral.core.params import Params
 from choral.core.ports import Lease
@@ -30,6 +32,7 @@ MODEL = "model.safetensors"
 LINEAGE = "model.json"
 DATABASE = "run.db"
 BLOBS = "blobs"
+LOCK = "run.lock"
 
 
 class RunFolder:
@@ -40,9 +43,13 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.name:
+            raise StoreError(f"{path} cannot be the folder of a run", hint="such as `--out runs/a`")
+        path = path.absolute()  # a task may change the working folder
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._store: SqliteRunStore | None = None
+        self._held: int | None = None
 
     def blobs(self) -> FolderBlobStore:
         """Return the run's blobs; their folder is made where it is not there."""
@@ -60,25 +67,57 @@ class RunFolder:
 
         Raises:
             RunExists: A run is there already, complete or not; nothing was changed.
+            StoreError: The folder cannot be made.
         """
-        if self.path.exists():
+        canonical_json(header)  # what cannot be stored is refused before anything is made
+        try:
+            self._make()
+        except OSError as error:
+            raise StoreError(
+                f"cannot make {self.partial}: {error.strerror}", hint="choose another `--out`"
+            ) from None
+        self._lock()
+        self.store.create(run_id, header)
+        return self.store.acquire(run_id)
+
+    def _make(self) -> None:
+        """Make the folder, where no run is there yet."""
+        if os.path.lexists(self.path):
             raise RunExists(
                 f"{self.path} exists already", hint="choose another `--out`, or remove it"
             )
-        if self.partial.exists():
+        if self._holds_a_run():
             raise RunExists(
                 f"{self.partial} holds an unfinished run",
                 hint="go on with it by `--resume`, or remove it",
             )
         # The model and the log are derived from clients' data: for their owner alone.
+        self.partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _holds_a_run(self) -> bool:
+        """Return whether an unfinished run is there; a crash before its first row left none."""
+        if not (self.partial / DATABASE).exists():
+            return False
         try:
-            self.partial.mkdir(mode=0o700, parents=True)
-        except OSError as error:
+            return bool(self.store.runs())
+        finally:
+            self.close()
+
+    def _lock(self) -> None:
+        """Hold the folder for as long as this process lives.
+
+        Raises:
+            StoreError: Another process runs it now.
+        """
+        handle = os.open(self.partial / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
             raise StoreError(
-                f"cannot make {self.partial}: {error.strerror}", hint="choose another `--out`"
+                f"{self.partial} is run by another process", hint="wait for it, or stop it first"
             ) from None
-        self.store.create(run_id, header)
-        return self.store.acquire(run_id)
+        self._held = handle
 
     def header(self) -> tuple[str, dict[str, Any]]:
         """Return id and header of the unfinished run.
@@ -105,6 +144,7 @@ class RunFolder:
             ResumeMismatch: It was started with another configuration; nothing was changed.
         """
         run_id, header = self.header()
+        self._lock()
         differing = differences(header["config"], config)
         if differing:
             raise ResumeMismatch(
@@ -122,6 +162,9 @@ class RunFolder:
         path = self.path / MODEL
         write_durably(self.partial / RESULT, [_pretty(result | {"model_path": str(path)})])
         self.close()
+        for leftover in (*self.partial.glob(".*.tmp"), *(self.partial / BLOBS).glob(".*.tmp")):
+            leftover.unlink()
+        (self.partial / LOCK).unlink(missing_ok=True)
         self.partial.replace(self.path)
         sync_folder(self.path.parent)
         return path
@@ -129,7 +172,7 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what a run that never committed a round has left, and nothing else."""
         self.close()
-        ours = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", RESULT, MODEL, LINEAGE)
+        ours = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", RESULT, MODEL, LINEAGE, LOCK)
         for file in (*(self.partial / BLOBS).glob("*"), *(self.partial / name for name in ours)):
             file.unlink(missing_ok=True)
         for folder in (self.partial / BLOBS, self.partial):
@@ -137,10 +180,13 @@ class RunFolder:
                 folder.rmdir()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database and of the folder."""
         if self._store is not None:
             self._store.close()
             self._store = None
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from choral.core.errors import Fenced
 from choral.core.params import ClientId, Params
 from choral.core.ports import BlobStore, Lease, Record, RunStore
 from choral.core.release import Released
@@ -24,6 +25,9 @@ class Journal:
         store: Where the log is.
         blobs: Where states are.
         lease: The right to write.
+
+    Attributes:
+        lost: Whether another process has taken the run over.
     """
 
     def __init__(self, store: RunStore, blobs: BlobStore, lease: Lease) -> None:
@@ -34,6 +38,7 @@ class Journal:
         self._states: list[str] = []
         self._kept_in: dict[ClientId, str] = {}
         self._garbage: set[str] = set()
+        self.lost = False
 
     @property
     def run_id(self) -> str:
@@ -51,7 +56,11 @@ class Journal:
     def flush(self) -> None:
         """Make all noted events durable; only then remove what they have replaced."""
         waiting, self._waiting = self._waiting, []
-        self._store.append(self._lease, waiting)
+        try:
+            self._store.append(self._lease, waiting)
+        except Fenced:
+            self.lost = True
+            raise
         while len(self._states) > 2:
             self._garbage.add(self._states.pop(0))
         for digest in self._garbage - set(self._states) - set(self._kept_in.values()):

@@ -86,7 +86,12 @@ def launch(setup: RunSetup, how: Launch) -> Result:
     folder = None if how.out is None else RunFolder(how.out)
     participant, params = setup.participant()
     setup = replace(setup, config={**setup.config, **_origin(setup, participant, params)})
-    setup, journal = _journal(setup, how, folder)
+    try:
+        setup, journal = _journal(setup, how, folder)
+    except BaseException:
+        if folder is not None:
+            folder.close()
+        raise
     started = how.clock.monotonic()
     kept = False
     try:
@@ -180,8 +185,11 @@ class Fixed:
 
 
 def _leave(folder: RunFolder, journal: Journal) -> None:
-    """Keep an unfinished run that has committed a round, so that it can be resumed."""
-    if any(record.kind == "Committed" for record in journal.read()):
+    """Keep an unfinished run that has committed a round, so that it can be resumed.
+
+    A folder that another process has taken over is that process's.
+    """
+    if journal.lost or any(record.kind == "Committed" for record in journal.read()):
         folder.close()
     else:
         folder.discard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
     Answers are `("ok", value)`, or `("error", code, message, hint, details)`; an error ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout = sys.stderr  # stdout carries the parent's result alone
     model, slots = Block(name=shared.model), Block(name=shared.slots)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

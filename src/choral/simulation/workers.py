@@ -10,15 +10,16 @@ other rules hold.
 from __future__ import annotations
 
 import multiprocessing as mp
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from choral.core.errors import ConfigError, RunFailed, WorkerLost, by_code
+from choral.core.errors import ConfigError, WorkerLost, by_code
 from choral.core.params import ClientId, Params, Spec
 from choral.core.tensors import encode_tensors
 from choral.federation.participant import Completed, Failed, Outcome
@@ -27,7 +28,7 @@ from choral.simulation.engine import Measured, Work
 from choral.simulation.worker import Job, Rebuild, Shared, serve
 
 _BATCH = 32
-_SLOT_BYTES = 64 << 20
+_SLOT_BYTES = 16 << 20
 _IN_FLIGHT = 2
 """Batches that a worker holds: one it works on, one that waits for it."""
 
@@ -87,7 +88,8 @@ class WorkersEngine:
             target=serve, args=(theirs, self._rebuild, shared), daemon=True
         )
         try:
-            process.start()
+            with _deaf_to_interrupts():
+                process.start()
         except (AttributeError, TypeError, ValueError) as error:
             slots.close()
             raise ConfigError(
@@ -103,11 +105,11 @@ class WorkersEngine:
         bare = replace(work, params=Params({}), clients=(), personal={})
         self._publish(work.params)
         for job, answer in self._spread(self._jobs(work.clients, work.personal, bare)):
-            if answer is None:
-                lost = "its worker process ended"
-                yield from (Failed(client, WorkerLost.code, lost) for client in job.clients)
-            else:
-                yield from answer
+            for client, outcome in zip(job.clients, answer, strict=True):
+                if outcome is None:
+                    yield Failed(client, WorkerLost.code, "its worker process ended")
+                else:
+                    yield outcome
 
     def evaluate(
         self, params: Params, clients: tuple[ClientId, ...], personal: Mapping[ClientId, Params]
@@ -115,9 +117,10 @@ class WorkersEngine:
         """Yield every client's evaluation of `params`, in that order."""
         self._publish(params)
         for job, answer in self._spread(self._jobs(clients, personal, None)):
-            if answer is None:
-                raise RunFailed(f"a worker process ended while evaluating {job.clients[0]} …")
-            yield from answer
+            for client, measured in zip(job.clients, answer, strict=True):
+                if measured is None:
+                    raise WorkerLost(f"a worker process ended while evaluating client `{client}`")
+                yield measured
 
     def _publish(self, params: Params) -> None:
         """Write the model where the workers read it; none of them is at work now."""
@@ -141,7 +144,7 @@ class WorkersEngine:
         )
 
     def _spread(self, waiting: deque[Job]) -> Iterator[tuple[Job, Any]]:
-        """Hand batches out in order and yield answers in order; None for a lost worker.
+        """Hand batches out in order and yield answers in order; None for a client that was lost.
 
         No batch is handed out far ahead of the one that is wanted next, so memory is bounded.
         """
@@ -153,16 +156,48 @@ class WorkersEngine:
                     self._assign(waiting, below=number + ahead)
                     done.update({job.number: (job, answer) for job, answer in self._collect()})
                 self._assign(waiting, below=number + ahead)
-                yield done.pop(number)
-        finally:
+                job, answer = done.pop(number)
+                yield job, self._one_by_one(job) if answer is None else answer
+        except GeneratorExit:
+            # The attempt is over. After anything else, such as Ctrl-C, `close` kills the busy ones.
             while any(worker.jobs for worker in self._workers):
                 list(self._collect())
+            raise
+
+    def _one_by_one(self, job: Job) -> list[Any]:
+        """Do a lost job again, client by client in a process of its own; None for who ends it.
+
+        So a client that kills its process costs itself and nobody else, whoever was beside it.
+        """
+        answers: list[Any] = []
+        worker = self._launch()
+        try:
+            _greet(worker)
+            for client in job.clients:
+                kept = {client: job.personal[client]} if client in job.personal else {}
+                alone = replace(job, clients=(client,), personal=kept, slots=worker.free[0])
+                worker.jobs[job.number] = alone
+                try:
+                    worker.pipe.send(alone)
+                    _, (answer,) = _unwrap(worker.pipe.recv())
+                    answers.append(self._with_vector(answer, worker, alone.slots[0]))
+                except (EOFError, ConnectionResetError, BrokenPipeError):
+                    answers.append(None)
+                    _end(worker)
+                    worker = self._launch()
+                    _greet(worker)
+                worker.jobs.clear()
+        finally:
+            _end(worker)
+        return answers
 
     def _assign(self, waiting: deque[Job], *, below: int) -> None:
         """Give workers with room the next batches, the least busy worker first."""
         while waiting and waiting[0].number < below:
             worker = min(self._workers, key=lambda w: len(w.jobs))
-            if not worker.free:
+            # A worker at work reads nothing. Personal tensors may fill the pipe both ways, so a job
+            # that carries any goes to an idle worker only, or both sides would wait for ever.
+            if not worker.free or (worker.jobs and waiting[0].personal):
                 return
             job = replace(waiting.popleft(), slots=worker.free.pop())
             worker.jobs[job.number] = job
@@ -209,6 +244,16 @@ class WorkersEngine:
             _end(worker)
         self._workers = []
         self._model.close()
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they would die in the middle of an import."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _greet(worker: _Worker) -> None:

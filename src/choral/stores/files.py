@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from choral.core.errors import CorruptBlob
+from choral.core.errors import CorruptBlob, StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -69,7 +69,19 @@ class FolderBlobStore:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, blocks: Iterable[bytes | memoryview]) -> str:
-        """Store the concatenated blocks durably."""
+        """Store the concatenated blocks durably.
+
+        Raises:
+            StoreError: They cannot be written, such as on a full disk.
+        """
+        try:
+            return self._put(blocks)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {self._folder}: {error.strerror}", hint="make room, then resume"
+            ) from None
+
+    def _put(self, blocks: Iterable[bytes | memoryview]) -> str:
         state = hashlib.sha256()
         with _aside(self._folder) as (aside, file):
             for block in blocks:

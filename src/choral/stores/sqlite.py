@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,21 @@ class SqliteRunStore:
                     hint="use the version of Choral that wrote it",
                 )
 
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """Begin a transaction; a full disk or a broken file is an error of ours."""
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DatabaseError as error:
+            raise StoreError(f"{self._path}: {error.orig}") from None
+
     def create(self, run_id: str, header: dict[str, Any]) -> None:
         """Make a run."""
         try:
-            with self._engine.begin() as db:
+            with self._begin() as db:
                 db.execute(
                     _RUNS.insert().values(
                         run_id=run_id, header=canonical_json(header).decode(), epoch=0
@@ -95,7 +107,7 @@ class SqliteRunStore:
 
     def header(self, run_id: str) -> dict[str, Any]:
         """Return a run's header."""
-        with self._engine.begin() as db:
+        with self._begin() as db:
             text = db.execute(sa.select(_RUNS.c.header).where(_RUNS.c.run_id == run_id)).scalar()
         if text is None:
             raise NothingToResume(f"no run `{run_id}` in {self._path}")
@@ -104,12 +116,12 @@ class SqliteRunStore:
 
     def runs(self) -> Sequence[str]:
         """Return the ids of all runs, oldest first."""
-        with self._engine.begin() as db:
+        with self._begin() as db:
             return tuple(db.execute(sa.select(_RUNS.c.run_id).order_by(_RUNS.c.number)).scalars())
 
     def acquire(self, run_id: str) -> Lease:
         """Take a run over."""
-        with self._engine.begin() as db:
+        with self._begin() as db:
             epoch = db.execute(
                 _RUNS.update()
                 .where(_RUNS.c.run_id == run_id)
@@ -122,7 +134,7 @@ class SqliteRunStore:
 
     def append(self, lease: Lease, records: Iterable[Record]) -> int:
         """Append records in one transaction, fenced by the lease's epoch."""
-        with self._engine.begin() as db:
+        with self._begin() as db:
             epoch = db.execute(
                 sa.select(_RUNS.c.epoch).where(_RUNS.c.run_id == lease.run_id)
             ).scalar()
@@ -148,7 +160,7 @@ class SqliteRunStore:
     def read(self, run_id: str) -> Iterator[Record]:
         """Return the records of a run."""
         self.header(run_id)
-        with self._engine.begin() as db:
+        with self._begin() as db:
             rows = db.execute(
                 sa.select(_EVENTS.c.kind, _EVENTS.c.body)
                 .where(_EVENTS.c.run_id == run_id)

@@ -49,3 +49,18 @@ def test_values(text, value):
 def test_what_is_not_yaml_is_named(text, words):
     with pytest.raises(ConfigError, match=words):
         load(text, where="here")
+
+
+def test_merge_keys_add_what_is_not_there():
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n"
+    assert load(text, where="here")["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0x_", "2020-13-45", "!!int a", "!!bool a", "!!timestamp a", "9" * 5000, "[" * 5000],
+    ids=lambda text: text[:12],
+)
+def test_a_value_that_is_none_is_an_error_of_ours(text):
+    with pytest.raises(ConfigError, match="here"):
+        load(text, where="here")

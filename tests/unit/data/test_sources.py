@@ -268,3 +268,10 @@ def test_as_source_knows_what_it_is_given():
     for wrong in (7, None, "x"[:0]):
         with pytest.raises(ConfigError, match="clients"):
             as_source(wrong, test_fraction=0.2, seed=0)
+
+
+def test_strata_of_a_client_without_a_file_are_named(tmp_path):
+    (tmp_path / "north.csv").write_text("1,0\n2,1\n3,0\n")
+    with pytest.raises(ConfigError, match="strata of `nort`") as caught:
+        FolderSource(tmp_path, strata={"nort": {"region": "n"}})
+    assert caught.value.hint == "did you mean `north`?"

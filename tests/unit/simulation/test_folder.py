@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import choral
-from choral.core.errors import NothingToResume, ResumeMismatch, RunExists
+from choral.core.errors import Fenced, NothingToResume, ResumeMismatch, RunExists, StoreError
+from choral.simulation.folder import RunFolder
+from choral.stores.sqlite import SqliteRunStore
 from choral.tasks.numpy import LinearTask
 
 
@@ -175,3 +178,94 @@ def test_a_place_that_cannot_be_written_is_named(counting, numbered_clients, tmp
     result = run(counting, numbered_clients, None)
     with pytest.raises(choral.ChoralError, match="cannot write"):
         result.report(tmp_path / "nowhere" / "page.html")
+
+
+def test_a_process_that_lost_the_run_leaves_the_folder_alone(counting, numbered_clients, tmp_path):
+    def take_over(item):
+        if type(item).__name__ == "CohortChosen":
+            store = SqliteRunStore(tmp_path / "a.partial" / "run.db")
+            store.acquire(store.runs()[0])
+            store.close()
+
+    with pytest.raises(Fenced):
+        run(counting, numbered_clients, tmp_path / "a", observers=[take_over])
+    assert (tmp_path / "a.partial" / "run.db").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "file/run"])
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(
+    counting, numbered_clients, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError):
+        run(counting, numbered_clients, name)
+
+
+def test_a_header_that_cannot_be_stored_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        RunFolder(tmp_path / "a").create("a-1", {"config": {"range": float("nan")}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_run_by_another_process_is_left_alone(
+    counting, numbered_clients, tmp_path
+):
+    seen = []
+
+    def intrude(item):
+        if type(item).__name__ == "Evaluated" and not seen:
+            seen.append(item)
+            for resume in (False, True):
+                with pytest.raises(StoreError) as caught:
+                    run(counting, numbered_clients, tmp_path / "a", resume=resume)
+                seen.append(caught.value.message)
+
+    result = run(counting, numbered_clients, tmp_path / "a", observers=[intrude])
+    assert result.status == "completed"
+    assert "unfinished run" in seen[1]
+    assert "is run by another process" in seen[2]
+
+
+def test_a_folder_without_a_run_is_taken(counting, numbered_clients, tmp_path):
+    (tmp_path / "a.partial").mkdir()
+    assert run(counting, numbered_clients, tmp_path / "a").status == "completed"
+
+
+def test_leftovers_of_a_crash_are_removed(counting, numbered_clients, tmp_path):
+    (tmp_path / "a.partial" / "blobs").mkdir(parents=True)
+    (tmp_path / "a.partial" / "blobs" / ".0123.tmp").write_bytes(b"half")
+    run(counting, numbered_clients, tmp_path / "a")
+    assert not list(tmp_path.rglob(".*.tmp"))
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "."])
+def test_a_folder_that_cannot_be_is_named(counting, numbered_clients, tmp_path, name):
+    with pytest.raises(StoreError, match="cannot"):
+        run(counting, numbered_clients, tmp_path / name if name != "." else name)
+
+
+def test_a_link_to_nowhere_is_left_alone(counting, numbered_clients, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunExists):
+        run(counting, numbered_clients, tmp_path / "a")
+
+
+def test_a_full_disk_is_named_and_the_run_can_be_resumed(
+    counting, numbered_clients, tmp_path, monkeypatch
+):
+    real, count = os.fsync, [0]
+
+    def full(handle):
+        count[0] += 1
+        if count[0] > 12:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        run(counting, numbered_clients, tmp_path / "a", rounds=20)
+    monkeypatch.setattr(os, "fsync", real)
+    resumed = run(counting, numbered_clients, tmp_path / "a", rounds=20, resume=True)
+    assert resumed.model_sha256 == run(counting, numbered_clients, None, rounds=20).model_sha256

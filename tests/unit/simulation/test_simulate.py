@@ -1,10 +1,20 @@
 """`choral.simulate` on federations whose sums can be worked out by hand."""
 
+import os
+
 import numpy as np
 import pytest
 
 import choral
-from choral.core.errors import ConfigError, NoQuorum, NotBuilt, PlanError, UnknownKey, UnknownName
+from choral.core.errors import (
+    ClientError,
+    ConfigError,
+    NoQuorum,
+    NotBuilt,
+    PlanError,
+    UnknownKey,
+    UnknownName,
+)
 from choral.federation.events import Committed, Evaluated
 from choral.federation.participant import Failed
 
@@ -295,3 +305,62 @@ def test_every_public_name_is_there():
     assert set(choral.__all__) <= set(dir(choral))
     with pytest.raises(AttributeError, match="nonsense"):
         choral.nonsense  # noqa: B018
+
+
+def test_time_that_cannot_be_told_is_a_lost_client(counting, numbered_clients):
+    result = run(
+        counting(),
+        numbered_clients(6),
+        rounds=2,
+        arrival=choral.Availability(latency_s=10, spread=1000),
+        round_policy={"quorum": 1, "retries": 2000, "backoff_s": 1e6},
+    )
+    assert result.status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("init", "error", "words"),
+    [
+        (lambda key: None, ConfigError, "returned NoneType"),
+        (lambda key: [1], ConfigError, "returned list"),
+        (lambda key: {1: np.zeros(3, np.float32)}, ConfigError, "returned dict"),
+        (lambda key: {"w": "text"}, ConfigError, "dtype"),
+        (lambda key: 1 / 0, ClientError, "ZeroDivisionError"),
+        (lambda key: exit(0), ClientError, "SystemExit"),
+    ],
+)
+def test_a_first_model_that_is_none_is_named(counting, numbered_clients, init, error, words):
+    task = counting()
+    task.init = init
+    with pytest.raises(error, match=words):
+        run(task, numbered_clients(3))
+
+
+def test_scalars_of_a_tensor_without_dimensions_are_arrays(numbered_clients):
+    class Scalar:
+        def init(self, key):
+            return {"b": np.zeros((), np.float32)}
+
+        def train(self, params, data, plan, key):
+            spec = choral.Spec.of(params)
+            new = {"b": params["b"] + np.float64(1)}
+            return choral.Update.between(spec, params, new, weight=1.0, metrics={})
+
+        def evaluate(self, params, data):
+            return {}
+
+    result = run(Scalar(), numbered_clients(3), rounds=2)
+    assert float(result.params["b"]) == pytest.approx(2.0, abs=1e-5)
+
+
+def test_a_library_that_a_task_loads_takes_one_thread(counting, numbered_clients):
+    class Loads(counting):
+        def train(self, params, data, plan, key):
+            seen.append(os.environ.get("OMP_NUM_THREADS"))
+            return super().train(params, data, plan, key)
+
+    seen = []
+    before = os.environ.get("OMP_NUM_THREADS")
+    run(Loads(), numbered_clients(2))
+    assert set(seen) == {"1"}
+    assert os.environ.get("OMP_NUM_THREADS") == before

@@ -40,3 +40,13 @@ def test_a_log_survives_a_second_opening(tmp_path):
     store.close()
     again = SqliteRunStore(tmp_path / "run.db")
     assert [r.body["n"] for r in again.read("a")] == [0, 1, 2]
+
+
+def test_a_full_disk_is_an_error_of_ours(tmp_path):
+    store = SqliteRunStore(tmp_path / "run.db")
+    store.create("a", {})
+    lease = store.acquire("a")
+    with store._engine.connect() as db:
+        db.exec_driver_sql("PRAGMA max_page_count = 1")
+    with pytest.raises(StoreError, match="full"):
+        store.append(lease, [Record("a", {"x": "y" * 100_000})])
