@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from choral._version import __version__
-from choral.cli import bench, demo, simulate, unbuilt
+from choral.cli import bench, demo, secagg, simulate, unbuilt
 from choral.cli.output import say_error
 from choral.core.errors import ChoralError
 
@@ -41,6 +41,7 @@ def _root(
 app.command("demo")(demo.command)
 app.command("simulate")(simulate.command)
 app.command("bench")(bench.command)
+app.add_typer(secagg.app, name="secagg")
 unbuilt.add_to(app)
 
 

@@ -1,0 +1,121 @@
+"""U1 and its graph as the server holds them, and what each client must see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from choral.crypto.merkle import Tree
+from choral.crypto.signatures import SigningKey
+from choral.secagg import statements
+from choral.secagg.context import Context, h1
+from choral.secagg.graph import Graph, graph_seed
+from choral.secagg.messages import (
+    ADVERTISE,
+    Advertise,
+    Bundle,
+    Consent,
+    Consents,
+    Deliveries,
+    Delivery,
+    Member,
+    Roster,
+    Survivors,
+)
+from choral.secagg.roster import standings
+
+
+class Cohort:
+    """U1, fixed.
+
+    Args:
+        context: Of the attempt.
+        adverts: Client to keys.
+        key: The server's signing key; None in `semi_honest`.
+        beacon: Public value, or empty.
+
+    Attributes:
+        ids: U1, ascending.
+        h1: Salt of every key from now on.
+    """
+
+    __slots__ = ("_graph", "_index", "_signature", "_tree", "adverts", "beacon", "h1", "ids")
+
+    def __init__(
+        self,
+        context: Context,
+        adverts: Mapping[str, Advertise],
+        *,
+        key: SigningKey | None,
+        beacon: bytes,
+    ) -> None:
+        self.ids = tuple(sorted(adverts))
+        self.adverts = dict(adverts)
+        self.beacon = beacon
+        self._index = {name: i for i, name in enumerate(self.ids)}
+        self._tree = Tree([ADVERTISE.write(adverts[name]) for name in self.ids])
+        count, root = len(self.ids), self._tree.root
+        seed = graph_seed(context.h0, count=count, root=root, beacon=beacon)
+        self._graph = Graph(count, context.parameters.k, seed=seed)
+        self.h1 = h1(context.h0, count=count, root=root, beacon=beacon)
+        what = statements.roster(context.h0, count=count, root=root, beacon=beacon)
+        self._signature = statements.signature(key, what)
+
+    def closed(self, client: str) -> tuple[str, ...]:
+        """Return the holders of a client's shares, in order; position is the place plus 1."""
+        return tuple(self.ids[i] for i in self._graph.closed(self._index[client]))
+
+    def neighbours(self, client: str) -> tuple[str, ...]:
+        """Return the neighbours of a client."""
+        return tuple(name for name in self.closed(client) if name != client)
+
+    def roster(self, client: str) -> Roster:
+        """Return U1 as a client must see it."""
+        members = []
+        for name in self.closed(client):
+            i = self._index[name]
+            proof = () if self._graph.complete else self._tree.proof(i)
+            members.append(Member(i, self.adverts[name], proof))
+        return Roster(len(self.ids), self._tree.root, self.beacon, tuple(members), self._signature)
+
+    def deliveries(
+        self, client: str, bundles: Mapping[str, Bundle], trees: Mapping[str, Tree]
+    ) -> Deliveries:
+        """Return the shares that are for a client, of all neighbours that dealt."""
+        found = []
+        for dealer in self.neighbours(client):
+            if dealer not in bundles:
+                continue
+            bundle, tree = bundles[dealer], trees[dealer]
+            holders = self.closed(dealer)
+            place = holders.index(client)
+            skipped = place > holders.index(dealer)  # a dealer seals nothing for itself
+            found.append(
+                Delivery(
+                    dealer,
+                    place,
+                    bundle.commitment,
+                    tree.root,
+                    bundle.hashes[place],
+                    tree.proof(place),
+                    bundle.sealed[place - skipped],
+                    bundle.signature,
+                )
+            )
+        return Deliveries(tuple(found))
+
+    def consents(self, client: str, consents: Mapping[str, Consent]) -> Consents:
+        """Return the consents of a client's closed neighbourhood."""
+        return Consents(tuple(consents[n] for n in self.closed(client) if n in consents))
+
+    def survivors(self, alive: frozenset[str]) -> dict[str, Survivors]:
+        """Return U3 as each survivor must see it."""
+        tree, entries = standings(self.ids, alive)
+        whole = Survivors(len(alive), tree.root, entries)
+        if self._graph.complete:
+            return dict.fromkeys(sorted(alive), whole)
+        proven = {}
+        for name in sorted(alive):
+            near = [entries[i] for i in self._graph.closed(self._index[name])]
+            seen = tuple(type(s)(s.index, s.alive, tree.proof(s.index)) for s in near)
+            proven[name] = Survivors(len(alive), tree.root, seen)
+        return proven

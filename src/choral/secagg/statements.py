@@ -1,0 +1,146 @@
+"""What each signature covers: always h0 or h1, and every field that matters."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from choral.core.errors import Refused
+from choral.crypto.encoding import digest, frame
+from choral.crypto.merkle import Tree
+from choral.crypto.signatures import SigningKey, Statement, statement, verify
+from choral.secagg.messages import (
+    HASHES,
+    Advertise,
+    Bundle,
+    Complaint,
+    Delivery,
+    Kind,
+    Result,
+    ShareHashes,
+    Unmask,
+)
+from choral.secagg.refusals import Breach, Reason
+
+_LEAF: Final = "choral secagg standing v1"
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+def invitation(h0: bytes) -> Statement:
+    """Return what the server signs at R0."""
+    return statement("secagg invitation", h0)
+
+
+def enrolment(client: str, verify_key: bytes) -> Statement:
+    """Return what the enrolment authority signs about a client."""
+    return statement("secagg enrolment", client.encode(), verify_key)
+
+
+def advertise(h0: bytes, m: Advertise) -> Statement:
+    """Return what a client signs at R0."""
+    return statement(
+        "secagg advertise", h0, m.client.encode(), m.transport, m.mask, m.verify_key, m.enrolment
+    )
+
+
+def roster(h0: bytes, *, count: int, root: bytes, beacon: bytes) -> Statement:
+    """Return what the server signs at R1."""
+    return statement("secagg roster", h0, _number(count), root, beacon)
+
+
+def hash_leaf(hashes: ShareHashes) -> bytes:
+    """Return the Merkle leaf of one holder's share hashes."""
+    return HASHES.write(hashes)
+
+
+def hashes_root(m: Bundle) -> bytes:
+    """Return the root of a bundle's share hashes."""
+    return Tree([hash_leaf(h) for h in m.hashes]).root
+
+
+def shares(h1: bytes, m: Delivery | Bundle) -> Statement:
+    """Return what a dealer signs at R1."""
+    if isinstance(m, Bundle):
+        return statement("secagg shares", h1, m.client.encode(), m.commitment, hashes_root(m))
+    return statement("secagg shares", h1, m.dealer.encode(), m.commitment, m.root)
+
+
+def masked(h1: bytes, *, client: str, content: bytes) -> Statement:
+    """Return what a client signs about its masked vector."""
+    return statement("secagg masked", h1, client.encode(), content)
+
+
+def survivors(h1: bytes, *, count: int, root: bytes) -> Statement:
+    """Return what a client signs at R3."""
+    return statement("secagg survivors", h1, _number(count), root)
+
+
+def standing_leaf(client: str, *, alive: bool) -> bytes:
+    """Return the Merkle leaf that says whether a member of U1 is in U3."""
+    return frame(_LEAF, client.encode(), b"\1" if alive else b"\0")
+
+
+def unmask(h1: bytes, m: Unmask) -> Statement:
+    """Return what a client signs at R4."""
+    parts = [
+        frame("revealed", r.dealer.encode(), r.kind.encode(), r.salt, r.share) for r in m.revealed
+    ]
+    return statement(
+        "secagg unmask", h1, m.client.encode(), hashlib.sha256(b"".join(parts)).digest()
+    )
+
+
+def result(m: Result) -> Statement:
+    """Return what the server signs at the end."""
+    return statement("secagg result", m.h1, m.root, _number(m.count), _number(m.weight), m.total)
+
+
+def complaint(h0: bytes, m: Complaint) -> Statement:
+    """Return what a client signs about a failed check."""
+    return statement(
+        "secagg complaint",
+        h0,
+        m.client.encode(),
+        m.reason.encode(),
+        m.about.encode(),
+        b"\1" if m.ends else b"\0",
+    )
+
+
+def share_hash(
+    h1: bytes, *, dealer: str, holder: str, kind: Kind, salt: bytes, share: bytes
+) -> bytes:
+    """Return the salted hash that a dealer publishes of a share."""
+    ids = (dealer.encode(), holder.encode(), kind.encode())
+    return digest("choral secagg share hash v1", h1, *ids, salt, share)
+
+
+def commitment(h1: bytes, seed: bytes | memoryview) -> bytes:
+    """Return the commitment to a self-mask seed."""
+    return digest("choral secagg b v1", h1, bytes(seed))
+
+
+def signature(key: SigningKey | None, what: Statement) -> bytes:
+    """Return a signature, or nothing where there are no keys: `semi_honest`."""
+    return b"" if key is None else key.sign(what)
+
+
+def check_signature(
+    signed: bool, public: bytes, what: Statement, given: bytes, *, reason: Reason, about: str = ""
+) -> None:
+    """Check a signature, or that there is none where the suite has none.
+
+    Raises:
+        Breach: With the given reason.
+    """
+    if not signed:
+        if given:
+            raise Breach(reason, "a signature in a suite that has none", about=about)
+        return
+    try:
+        verify(public, what, given)
+    except Refused as error:
+        raise Breach(reason, error.message, about=about) from None
