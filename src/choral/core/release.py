@@ -108,6 +108,11 @@ def public(value: T, *, what: str) -> Released[T]:
     return Released(value, ReleaseEvent(what, 0, 0, PUBLIC), gate=_GATE)
 
 
+def recalled(value: T, event: ReleaseEvent) -> Released[T]:
+    """Return a value that was released before, as the log says: reading it back is no release."""
+    return Released(value, event, gate=_GATE)
+
+
 class Ledger(Protocol):
     """The only way from private to released."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from choral.core.release import ReleaseEvent
 from choral.federation.events import (
     Aggregated,
     ClientFailed,
@@ -37,6 +38,7 @@ class RunView:
         model_sha256: Digest of the newest global model.
         state: Digest of the newest stored state.
         kept: Digests of the blobs with kept personal tensors, oldest first.
+        released: The record of the newest committed model's release; None before round 1.
     """
 
     status: str = "running"
@@ -48,7 +50,9 @@ class RunView:
     model_sha256: str = ""
     state: str = ""
     kept: list[str] = field(default_factory=list)
+    released: ReleaseEvent | None = None
     _open: dict[str, Any] = field(default_factory=dict)
+    _releasing: ReleaseEvent | None = None
 
     def __call__(self, item: Any) -> None:
         """Take note of an event or command."""
@@ -90,10 +94,14 @@ class RunView:
 
     def _released(self, event: ModelReleased) -> None:
         self._open |= {"mechanism": event.mechanism, "epsilon": event.epsilon}
+        self._releasing = ReleaseEvent(
+            "model", event.round, event.attempt, event.mechanism, event.epsilon, event.delta
+        )
 
     def _committed(self, event: Committed) -> None:
         self.state = event.state
         self.model_sha256 = event.model_sha256
+        self.released = self._releasing
         if event.kept is not None:
             self.kept.append(event.kept)
         metrics = dict(event.metrics)

@@ -17,7 +17,7 @@ from choral.core.exact import ExactSum, Total
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Plan
 from choral.core.ports import Clock, Observer
-from choral.core.release import OpenLedger, Private, Released, public
+from choral.core.release import OpenLedger, Private, Released, public, recalled
 from choral.core.selection import Draft
 from choral.federation import events as ev
 from choral.federation.log import replay
@@ -166,15 +166,10 @@ class Driver:
             self._journal.flush()
             return started
         self._machine, _ = replay(records, self._setup.policy, observers=[self.view])
-        self._model = public(
-            GlobalModel.decode(
-                self._journal.get_state(self.view.state),
-                self._setup.strategy,
-                self._spec,
-                self._first,
-            ),
-            what="resumed model",
-        )
+        stored = self._journal.get_state(self.view.state)
+        model = GlobalModel.decode(stored, self._setup.strategy, self._spec, self._first)
+        released = self.view.released
+        self._model = recalled(model, released) if released else public(model, what="first model")
         self._params = self._model.value.params()
         if self._params.sha256 != self.view.model_sha256:
             raise StoreError("the stored state does not give the model that the log names")

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class RunFolder:
         try:
             return bool(self.store.runs())
         finally:
-            self.close()
+            self._close_store()
 
     def _lock(self) -> None:
         """Hold the folder for as long as this process lives.
@@ -161,29 +162,37 @@ class RunFolder:
         write_durably(self.partial / LINEAGE, [_pretty(lineage)])
         path = self.path / MODEL
         write_durably(self.partial / RESULT, [_pretty(result | {"model_path": str(path)})])
-        self.close()
+        self._close_store()
         for leftover in (*self.partial.glob(".*.tmp"), *(self.partial / BLOBS).glob(".*.tmp")):
             leftover.unlink()
-        (self.partial / LOCK).unlink(missing_ok=True)
         self.partial.replace(self.path)
+        (self.path / LOCK).unlink(missing_ok=True)
         sync_folder(self.path.parent)
+        self.close()
         return path
 
     def discard(self) -> None:
-        """Remove what a run that never committed a round has left, and nothing else."""
-        self.close()
+        """Remove what a run that never committed a round has left, and nothing else.
+
+        The lock goes last: until then nobody can have begun a run there.
+        """
+        self._close_store()
         ours = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", RESULT, MODEL, LINEAGE, LOCK)
         for file in (*(self.partial / BLOBS).glob("*"), *(self.partial / name for name in ours)):
             file.unlink(missing_ok=True)
         for folder in (self.partial / BLOBS, self.partial):
-            if folder.exists() and not any(folder.iterdir()):
+            with suppress(OSError):  # it is not there, or holds what is not ours
                 folder.rmdir()
+        self.close()
 
-    def close(self) -> None:
-        """Let go of the database and of the folder."""
+    def _close_store(self) -> None:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def close(self) -> None:
+        """Let go of the database and of the folder."""
+        self._close_store()
         if self._held is not None:
             os.close(self._held)
             self._held = None

@@ -48,12 +48,12 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a setup is run on this machine; nothing in here changes the model.
+    """How a setup is run on this machine; only `arrival` changes the model, by who is in time.
 
     Attributes:
         engine: `inline` or `workers`.
         workers: Processes of the engine `workers`.
-        rebuild: Makes the clients' side in a worker; needed for `workers`.
+        rebuild: Makes the clients' side in a worker; None sends the task and the source there.
         out: Folder of the run; None keeps everything in memory.
         resume: Go on with the unfinished run in `out`.
         arrival: When clients answer.

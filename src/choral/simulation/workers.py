@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from choral.core.checks import whole
 from choral.core.errors import ConfigError, WorkerLost, by_code
 from choral.core.params import ClientId, Params, Spec
 from choral.core.tensors import encode_tensors
@@ -60,8 +61,7 @@ class WorkersEngine:
     name = "workers"
 
     def __init__(self, rebuild: Rebuild, *, spec: Spec, params: Params, workers: int) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers {workers}: expected at least 1")
+        workers = whole("workers", workers, least=1)
         self._rebuild = rebuild
         self._vector_size = spec.vector_size
         self._batch = max(1, min(_BATCH, _SLOT_BYTES // max(1, 4 * spec.vector_size)))

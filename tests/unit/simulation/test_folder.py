@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 
 import choral
 from choral.core.errors import Fenced, NothingToResume, ResumeMismatch, RunExists, StoreError
+from choral.simulation.driver import Driver
 from choral.simulation.folder import RunFolder
 from choral.stores.sqlite import SqliteRunStore
 from choral.tasks.numpy import LinearTask
@@ -269,3 +271,50 @@ def test_a_full_disk_is_named_and_the_run_can_be_resumed(
     monkeypatch.setattr(os, "fsync", real)
     resumed = run(counting, numbered_clients, tmp_path / "a", rounds=20, resume=True)
     assert resumed.model_sha256 == run(counting, numbered_clients, None, rounds=20).model_sha256
+
+
+def test_a_folder_is_held_until_its_run_has_ended(
+    counting, numbered_clients, tmp_path, monkeypatch
+):
+    """Whoever comes while it is renamed or removed must not begin in it."""
+    refused = []
+    rename = Path.replace
+
+    def intrude():
+        if (tmp_path / "a.partial").exists():
+            with pytest.raises(StoreError, match="run by another process"):
+                RunFolder(tmp_path / "a")._lock()
+            refused.append(True)
+
+    def renamed(self, target):
+        if self.name == "a.partial":
+            intrude()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    run(counting, numbered_clients, tmp_path / "a")
+    assert refused
+    with pytest.raises(choral.RunFailed):
+        run(counting, numbered_clients, tmp_path / "b", task={"fail": [0.0, 1.0, 2.0]})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+    assert not (tmp_path / "a" / "run.lock").exists()
+    with pytest.raises(RunExists):
+        run(counting, numbered_clients, tmp_path / "a")
+
+
+def test_a_resumed_model_keeps_the_record_of_its_release(counting, numbered_clients, tmp_path):
+    seen = []
+    fail = [(value, 2) for value in (0.0, 1.0)]
+    with pytest.raises(choral.RunFailed):
+        run(counting, numbered_clients, tmp_path / "a", task={"fail": fail})
+    real = Driver._begin
+
+    def begin(self):
+        commands = real(self)
+        seen.append(self.released.event)
+        return commands
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driver, "_begin", begin)
+        run(counting, numbered_clients, tmp_path / "a", resume=True)
+    assert (seen[0].what, seen[0].round, seen[0].mechanism) == ("model", 1, "none")
