@@ -22,6 +22,8 @@ from choral.federation.run import RUN_TABLE, RunMachine, RunPhase
 
 CLIENTS = tuple(ClientId(c) for c in "abc")
 STRANGER = ClientId("x")
+SEMI_HONEST = " (semi_honest)"
+"""After the name of an event: what it does in that suite of secure aggregation alone."""
 RUN_COMMANDS = (ev.ChooseCohort, ev.Evaluate, ev.Finish)
 
 
@@ -66,7 +68,7 @@ def round_machine() -> Explored:
         policy = RoundPolicy(clients=3, goal=goal, quorum=2, grace_s=grace_s)
         start = RoundMachine(1, 1, policy=policy)
         _explore(explored, start, round_events, state=_round_state, table=ROUND_TABLE)
-    _all_rules_seen(explored, ROUND_TABLE)
+    all_rules_seen(explored, ROUND_TABLE)
     return explored
 
 
@@ -77,7 +79,7 @@ def run_machine() -> Explored:
     for every in (0, 1):
         policy = RunPolicy(2, RoundPolicy(clients=2, quorum=2, retries=1), evaluate_every=every)
         _explore(explored, RunMachine(policy), run_events, state=_run_state, table=RUN_TABLE)
-    _all_rules_seen(explored, RUN_TABLE)
+    all_rules_seen(explored, RUN_TABLE)
     return explored
 
 
@@ -155,7 +157,8 @@ def run_events(machine: RunMachine) -> Iterable[Any]:
 
 def _steps(at: Mapping[str, int], count: int) -> Iterable[Any]:
     """Yield what follows the closing of a sum."""
-    yield _event(ev.Aggregated, count=count, **at)
+    yield _event(ev.Aggregated, count=count, left_out=(), **at)
+    yield _event(ev.SumFailed, **at)
     yield _event(ev.ModelReleased, **at)
     yield _event(ev.Committed, **at)
 
@@ -180,7 +183,8 @@ def _run_state(machine: RunMachine) -> Any:
     return (machine.phase, machine.committed, machine._tries, machine._attempt, inner)
 
 
-def _all_rules_seen(explored: Explored, table: Mapping[Any, Any]) -> None:
+def all_rules_seen(explored: Explored, table: Mapping[Any, Any]) -> None:
+    """Stop where a machine has a rule that was not met."""
     wanted = {(phase.value, event.__name__) for phase, event in table}
     missed = sorted(wanted - explored.outcomes.keys())
     if missed:
@@ -255,40 +259,66 @@ class Edge:
         return Side.RIGHT if self.target > self.source else Side.LEFT
 
 
-def svg(explored: Explored, title: str) -> str:
-    """Return the drawing of a machine."""
-    everywhere = _from_everywhere(explored)
+def svg(explored: Explored, title: str, *, open_phases: str = "") -> str:
+    """Return the drawing of a machine.
+
+    Args:
+        explored: The machine.
+        title: Stands above it.
+        open_phases: What all live phases but the first are called, where that one is left in its
+            own way.
+    """
+    everywhere = _from_everywhere(explored, bool(open_phases))
     edges = [
-        Edge(explored.phases.index(a), explored.phases.index(b), ", ".join(shown))
+        Edge(explored.phases.index(a), explored.phases.index(b), _label(shown))
         for (a, b), events in explored.edges().items()
         if (shown := [e for e in events if (e, b) not in everywhere])
     ]
-    notes = {b: f"{e} from every live phase" for e, b in everywhere}
-    boxes, height = _place(explored.phases, edges)
+    notes: dict[str, str] = {}
+    for event, target in sorted(everywhere):
+        notes[target] = f"{notes[target]}, {event}" if target in notes else event
+    where = f"from every {open_phases or 'live phase'}"
+    notes = {target: f"{events} {where}" for target, events in notes.items()}
+    boxes, height = _place(explored.phases, edges, notes)
     for side in Side:
         _lanes([e for e in edges if e.side is side])
     room = {side: _room([e for e in edges if e.side is side]) for side in Side}
     left = MARGIN + room[Side.LEFT]
     width = left + BOX + max(room[Side.RIGHT], max(map(_width, notes.values()), default=0)) + MARGIN
-    parts = [_head(title, width, height)]
+    parts = [head(title, width, height)]
     parts += [_arrow(e, left, [f for f in edges if f.side is e.side]) for e in edges]
     for index, phase in enumerate(explored.phases):
         parts.append(_box(phase, left, boxes[index], end=phase in explored.ends))
         if phase in notes:
             top, tall = boxes[index]
-            parts.append(_text(left + BOX + 8, top + tall / 2 + 4, notes[phase], "start"))
+            beside = any(e.side is Side.RIGHT and index in (e.source, e.target) for e in edges)
+            at = top + tall - 9 if beside else top + tall / 2 + 4
+            parts.append(text(left + BOX + 8, at, notes[phase], "start"))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _from_everywhere(explored: Explored) -> set[tuple[str, str]]:
+def _label(events: list[str]) -> str:
+    """Return an edge's events; where all are of the semi-honest suite, it says so once."""
+    plain = [event.removesuffix(SEMI_HONEST) for event in events]
+    if all(a != b for a, b in zip(events, plain, strict=True)):
+        return ", ".join(plain) + SEMI_HONEST
+    return ", ".join(events)
+
+
+def _from_everywhere(explored: Explored, but_first: bool) -> set[tuple[str, str]]:
     """Return (event, target) of the events that lead there from every phase that can be left."""
-    live = [p for p in explored.phases if p not in explored.ends]
-    pairs = [(e, b) for (_, b), events in explored.edges().items() for e in events]
+    live = [p for p in explored.phases if p not in explored.ends][but_first:]
+    pairs = [(e, b) for (a, b), events in explored.edges().items() if a in live for e in events]
     return {pair for pair in pairs if pairs.count(pair) == len(live)}
 
 
-def _place(phases: tuple[str, ...], edges: list[Edge]) -> tuple[list[tuple[float, float]], float]:
-    """Set where edges touch boxes; return each box's top and height, and the whole height."""
+def _place(
+    phases: tuple[str, ...], edges: list[Edge], notes: Mapping[str, str]
+) -> tuple[list[tuple[float, float]], float]:
+    """Set where edges touch boxes; return each box's top and height, and the whole height.
+
+    A note that has edges above it gets a line of its own.
+    """
     boxes: list[tuple[float, float]] = []
     top = 44.0
     for index in range(len(phases)):
@@ -306,7 +336,9 @@ def _place(phases: tuple[str, ...], edges: list[Edge]) -> tuple[list[tuple[float
                     edge.start = at
                 else:
                     edge.end = at
-            tall = max(tall, 15 + PORT * (len(arriving) + len(leaving)))
+            touching = len(arriving) + len(leaving)
+            own_line = bool(touching) and side is Side.RIGHT and phases[index] in notes
+            tall = max(tall, 15 + PORT * (touching + own_line))
         boxes.append((top, tall))
         top += tall + GAP
     return boxes, top - GAP + MARGIN
@@ -326,8 +358,8 @@ def _lanes(edges: list[Edge]) -> None:
         edge.lane = lane
 
 
-def _width(text: str) -> float:
-    return len(text) * LETTER + 16
+def _width(label: str) -> float:
+    return len(label) * LETTER + 16
 
 
 def _room(edges: list[Edge]) -> float:
@@ -345,7 +377,7 @@ def _arrow(edge: Edge, left: float, same_side: list[Edge]) -> str:
     lane = border + sign * (labels + LANE * edge.lane)
     path = f"M{border:g} {edge.start:g}H{lane:g}V{edge.end:g}H{border + sign * 7:g}"
     anchor = "start" if edge.side is Side.RIGHT else "end"
-    return f'<path d="{path}" class="edge" marker-end="url(#tip)"/>' + _text(
+    return f'<path d="{path}" class="edge" marker-end="url(#tip)"/>' + text(
         border + sign * 8, edge.start - 4, edge.label, anchor
     )
 
@@ -359,11 +391,13 @@ def _box(phase: str, left: float, place: tuple[float, float], *, end: bool) -> s
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" class="label">{text}</text>'
+def text(x: float, y: float, shown: str, anchor: str) -> str:
+    """Return a label."""
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" class="label">{shown}</text>'
 
 
-def _head(title: str, width: float, height: float) -> str:
+def head(title: str, width: float, height: float) -> str:
+    """Return the beginning of a drawing."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" role="img">\n'

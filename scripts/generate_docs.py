@@ -14,6 +14,7 @@ from pathlib import Path
 
 import diagrams
 import reference
+import secagg_machines as secagg
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -29,6 +30,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "python-parts": reference.python_parts,
     "round-table": lambda: diagrams.table(_round()),
     "run-table": lambda: diagrams.table(_run()),
+    "secagg-client-table": lambda: diagrams.table(_client()),
+    "secagg-server-table": lambda: diagrams.table(_server()),
+    "secagg-sizes": lambda: secagg.sizes((4, 10, 20)),
     "unbuilt-commands": reference.unbuilt_commands,
 }
 """Name of a part to what writes it."""
@@ -36,6 +40,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
 FILES: Mapping[str, Callable[[], str]] = {
     "concepts/round.svg": lambda: diagrams.svg(_round(), "One attempt at a round"),
     "concepts/run.svg": lambda: diagrams.svg(_run(), "A run"),
+    "concepts/secagg-client.svg": lambda: diagrams.svg(_client(), "A client in one attempt"),
+    "concepts/secagg-server.svg": lambda: diagrams.svg(
+        _server(), "The coordinator in one attempt", open_phases="open phase"
+    ),
+    "concepts/secagg-steps.svg": lambda: secagg.sequence("Messages of one attempt"),
 }
 """File below `docs/` to what writes it."""
 
@@ -43,6 +52,8 @@ _MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.D
 
 _round = cache(diagrams.round_machine)
 _run = cache(diagrams.run_machine)
+_client = cache(secagg.client_machine)
+_server = cache(secagg.server_machine)
 
 
 def expected() -> dict[Path, str]:

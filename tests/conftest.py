@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 import choral
+from choral.core.aggregation import Plain
 from choral.core.exact import Encoding
 from choral.core.plan import Local, Objective, Plan
 from choral.core.update import Update
@@ -36,7 +37,7 @@ def build_plan(objective=None, **local):
         local=Local(**local),
         mu=0.0,
         weighting="examples",
-        aggregation="plain",
+        aggregation=Plain(),
         encoding=Encoding(),
         goal=1,
         quorum=1,

@@ -18,6 +18,12 @@ from choral.core.errors import ConfigError
 from choral.simulation.launch import Launch
 
 _INTRODUCTION = """\
+Four hospitals train one classifier of heart disease. Each trains on its own patients; what it sends
+is the change of the model under masks, and the coordinator learns the sum alone. Real data (UCI
+Heart Disease, CC BY 4.0).
+"""
+
+_PLAIN = """\
 Four hospitals train one classifier of heart disease. Each trains on its own patients; what is sent
 is the change of the model, and what is kept is the sum. Real data (UCI Heart Disease, CC BY 4.0).
 """
@@ -29,12 +35,15 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Keep the run here; default nothing is kept.")
     ] = None,
+    aggregation: Annotated[
+        str, typer.Option(help="secure, or plain for a coordinator that sees every update.")
+    ] = "secure",
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON.")] = False,
 ) -> None:
     """Train one classifier on the data of four real hospitals, none of which shares a patient."""
     file = heart_example() / "federation.yaml"
-    settings = [f"seed={seed}"] + ([f"rounds={rounds}"] if rounds is not None else [])
-    print(_INTRODUCTION, file=sys.stderr)
+    settings = [f"seed={seed}", f"aggregation={aggregation}"] + ([f"rounds={rounds}"] if rounds is not None else [])
+    print(_INTRODUCTION if aggregation == "secure" else _PLAIN, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="choral-demo-") as kept_nowhere:
         folder = out or Path(kept_nowhere) / "run"
         result = simulate_file(read_file(file, settings), Place(file.parent), Launch(out=folder))

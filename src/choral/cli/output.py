@@ -202,6 +202,29 @@ def _clients_table(metrics: Mapping[str, Mapping[str, float]], clients: str) -> 
     return table
 
 
+def summed(aggregation: Mapping[str, Any]) -> str:
+    """Return in words what the coordinator saw of the updates."""
+    if aggregation["kind"] != "secure":
+        return "updates were summed in the clear"
+    groups = aggregation.get("groups", 1)
+    what = f"{groups} sums of groups were seen" if groups > 1 else "only sums were seen"
+    return (
+        f"{what} (secure aggregation, suite {aggregation['suite']}, {aggregation['threat_model']} "
+        f"server, threshold {aggregation['threshold']})"
+    )
+
+
+def planned(aggregation: Mapping[str, Any], clients: int) -> str:
+    """Return in words how many clients a secure round can lose; empty for a plain one."""
+    if aggregation["kind"] != "secure":
+        return ""
+    losses = aggregation["tolerated_losses"]
+    return (
+        f"secure aggregation, suite {aggregation['suite']}: {clients} clients a round, of which "
+        + (f"at most {losses} may be lost" if losses else "none may be lost")
+    )
+
+
 def _summary(result: Mapping[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
@@ -209,7 +232,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
     rows = {
         "status": result["status"],
         **{name: _cell(result["metrics"], name) for name in sorted(result["metrics"])},
-        "privacy": "no mechanism ran; updates were summed in the clear",
+        "privacy": "no mechanism ran; " + summed(result["aggregation"]),
         "seed": str(result["seed"]),
         "model": result["model_path"] or "not kept; `--out DIR` keeps it",
         "sha256": result["model_sha256"],

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from choral.cli.output import RoundProgress, print_result
+from choral.cli.output import RoundProgress, planned, print_result
 from choral.config.build import Place, build_setup, name_of
 from choral.config.federation import FederationFile, parse, read_file
 from choral.core.errors import ConfigError, NothingToResume, RunFailed
@@ -85,7 +85,12 @@ def simulate_file(file: FederationFile, place: Place, how: Launch) -> Result:
     setup = build_setup(file, place)
     simulation = file.simulation
     # stdout carries the result alone; what a task prints goes where the progress goes.
-    shown = RoundProgress(setup.policy.rounds, Console(stderr=True))
+    console = Console(stderr=True)
+    invited = setup.policy.round.invited(len(setup.source.ids))
+    note = planned(setup.aggregation_json(), invited)
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
+    shown = RoundProgress(setup.policy.rounds, console)
     with redirect_stdout(sys.stderr), shown as progress:
         return launch(
             setup,

@@ -20,7 +20,7 @@ from choral.data import (
     partition_file,
     read_examples,
 )
-from choral.federation.compose import check_aggregation, compose
+from choral.federation.compose import aggregation_of, compose
 from choral.federation.participant import own_code
 from choral.federation.setup import Evaluation, RunSetup
 from choral.tasks.zoo import build as build_model
@@ -92,7 +92,7 @@ def name_of(file: FederationFile, place: Place) -> str:
 
 
 def _refuse_unbuilt(file: FederationFile) -> None:
-    check_aggregation(file.aggregation)
+    aggregation_of(file.aggregation)
     for key in ("privacy", "compression"):
         if getattr(file, key) is not None:
             raise NotBuilt(f"`{key}` is not built yet", hint=f"leave `{key}` out")

@@ -82,12 +82,15 @@ class EncodingSection(Section):
         weight_unit: The weight that counts as 1; default follows the largest client of a cohort
             where all tell their number of examples, else 1 024.
         weight_cap: Weight above which a client is refused; default 1 024 times the largest
-            number of examples in the cohort.
+            number of examples in the cohort, or that number itself in a secure sum.
+        metrics: Bounds of what clients measure into a secure sum, by name; `train_loss` and
+            `update_norm` have one, and what has none stays with the client.
     """
 
     range: float | None = None
     weight_unit: float | None = None
     weight_cap: float | None = None
+    metrics: dict[str, float] | None = None
 
 
 class StorageSection(Section):
@@ -154,7 +157,8 @@ class FederationFile(Section):
         clients_per_round: A count, or a fraction; default all.
         strategy: A name, or `{name: …}` and arguments; default fedavg.
         selection: A name, or `{name: …}` and arguments; default uniform.
-        aggregation: `plain`.
+        aggregation: `plain`, `secure`, or `{secure: {suite: …, min_cohort: …, corrupt: …,
+            dropout: …, modulus_bits: …, groups: …, rule: …}}`.
         local: Local training.
         compression: Not built yet.
         privacy: Not built yet.

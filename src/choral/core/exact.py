@@ -116,6 +116,10 @@ class Contribution:
         """Payload on the wire: the vector, the weight and the metrics as 8-byte integers."""
         return self.vector.nbytes + 8 + 16 * len(self.metrics)
 
+    def with_vector(self, vector: npt.NDArray[np.int32]) -> Contribution:
+        """Return the same contribution with its vector elsewhere in memory."""
+        return Contribution(vector, self.weight, self.metrics)
+
     def metric(self, name: str) -> float:
         """Return one metric as its client reported it; 0 where it is absent or has no weight."""
         return _ratio(self.metrics.get(name, 0), self.weight) if self.weight else 0.0
@@ -153,13 +157,13 @@ def encode(update: Update, spec: Spec, encoding: Encoding, key: Key) -> Contribu
     peak = float(np.maximum(x.max(initial=0.0), -x.min(initial=0.0)))
     if not math.isfinite(peak):
         raise NotFinite(
-            f"{_where(spec, ~np.isfinite(x))} holds NaN or infinity",
+            f"{tensor_at(spec, ~np.isfinite(x))} holds NaN or infinity",
             hint="a smaller learning rate, or look for a division by zero in the client's data",
         )
     scale = share / encoding.grid
     if peak * scale > _LIMIT:
         raise OutOfRange(
-            f"{_where(spec, np.abs(x) == peak)} moved by {peak:g}, beyond the declared "
+            f"{tensor_at(spec, np.abs(x) == peak)} moved by {peak:g}, beyond the declared "
             f"range {encoding.range:g}",
             hint="raise `encoding: {range: …}`, standardise the features, or train more gently",
         )
@@ -191,8 +195,8 @@ def _round(x: Vector, scale: float, key: Key) -> npt.NDArray[np.int32]:
     return out
 
 
-def _where(spec: Spec, bad: npt.NDArray[np.bool_]) -> str:
-    """Return which tensor the first marked coordinate belongs to."""
+def tensor_at(spec: Spec, bad: npt.NDArray[np.bool_]) -> str:
+    """Return, for a message, which tensor the first marked coordinate belongs to."""
     at = int(np.argmax(bad))
     for t in spec.aggregated:
         if at < t.size:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from choral.core.aggregation import Aggregation, Grid
 from choral.core.canonical import digest_of
 from choral.core.checks import flag, one_of, real, whole
-from choral.core.exact import Encoding
 from choral.core.params import ClientId, Vector
 
 WEIGHTINGS: Final = ("examples", "uniform")
@@ -79,7 +79,7 @@ class Plan:
         local: Local hyper-parameters.
         mu: Proximal term of the local objective.
         weighting: `examples`, or `uniform` for weight 1 each.
-        aggregation: Kind of sum: `plain`, `secure` or `robust`.
+        aggregation: How the updates become one.
         encoding: Grid of the sum.
         goal: Completed clients that close the round.
         quorum: Completed clients below which it is not closed.
@@ -96,8 +96,8 @@ class Plan:
     local: Local
     mu: float
     weighting: str
-    aggregation: str
-    encoding: Encoding
+    aggregation: Aggregation
+    encoding: Grid
     goal: int
     quorum: int
     deadline_s: float
@@ -107,7 +107,15 @@ class Plan:
         """Return the hashed fields as a JSON object."""
         body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
         numbers = {"mu": self.mu + 0.0, "deadline_s": self.deadline_s + 0.0}
-        return body | numbers | {"local": asdict(self.local), "encoding": asdict(self.encoding)}
+        return (
+            body
+            | numbers
+            | {
+                "local": asdict(self.local),
+                "aggregation": self.aggregation.as_json(),
+                "encoding": asdict(self.encoding),
+            }
+        )
 
     @property
     def digest(self) -> str:

@@ -116,7 +116,7 @@ def check_chain(transforms: Sequence[Transform], reducer: Reducer, aggregation: 
     Args:
         transforms: In the order in which a client applies them.
         reducer: How the updates become one.
-        aggregation: `plain`, `secure` or `robust`.
+        aggregation: Kind of sum: `plain`, `secure` or `robust`.
 
     Raises:
         PlanError: A rule that needs every update where only the sum is seen, noise without a

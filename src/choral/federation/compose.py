@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
+from choral import robust, strategies
 from choral import selection as selections
-from choral import strategies
-from choral.core.errors import ConfigError, NotBuilt, UnknownKey, did_you_mean
+from choral.core.aggregation import Aggregation, Plain, Secure
+from choral.core.errors import ConfigError, NotBuilt, PlanError, UnknownKey, did_you_mean
 from choral.core.exact import grid_setting
 from choral.core.plan import Local
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task
-from choral.core.transform import WeightedMean, check_chain
+from choral.core.transform import Kind, Reducer, WeightedMean, check_chain
 from choral.federation.policy import RoundPolicy, RunPolicy, clients_of
+from choral.federation.secure import check_cohort, quorum_of
 from choral.federation.setup import Evaluation, RunSetup
 
 
@@ -52,18 +54,19 @@ def compose(
         clients_per_round: A count, a fraction, or None for everyone.
         strategy: A strategy, its name, or a mapping of `name` and arguments; default FedAvg.
         selection: Likewise; default uniform.
-        aggregation: `plain`, or None for it.
+        aggregation: `plain`, `secure`, `{secure: {…}}` with fields of `Secure`, or None for plain.
         local: Hyper-parameters of local training; what is not given is the task's own.
         round: Fields of `RoundPolicy` but `clients`.
         evaluation: How the model is measured.
         evaluate_every: Rounds between evaluations.
-        encoding: `range`, `weight_unit` and `weight_cap`.
+        encoding: `range`, `weight_unit`, `weight_cap`, and `metrics` with the bounds of what
+            clients measure into a secure sum.
         config: The configuration as JSON.
 
     Raises:
         ConfigError: Something is unknown, out of its range, or does not compose.
     """
-    check_aggregation(aggregation)
+    terms = aggregation_of(aggregation)
     check_task(task, task_name)
     grid = _grid(encoding)
     population = len(source.ids)
@@ -76,6 +79,8 @@ def compose(
             hint=f"at most {population}",
         )
     selector = selector_of(selection)
+    policy = _round_policy(wanted, round, terms)
+    check_secure(terms, policy, population)
     return RunSetup(
         run_id=run_id,
         name=name,
@@ -84,11 +89,12 @@ def compose(
         source=source,
         strategy=strategy_of(strategy),
         selector=selector,
-        policy=RunPolicy(rounds, _round_policy(wanted, round), evaluate_every),
+        policy=RunPolicy(rounds, policy, evaluate_every),
         local=local if isinstance(local, Local) else local_of(task, local),
         seed=seed,
         evaluation=evaluation or Evaluation(),
-        chain=check_chain((), WeightedMean(), "plain"),
+        chain=check_chain((), _reducer(terms), terms.kind),
+        aggregation=terms,
         strata=getattr(selector, "by", None),
         config=config or {},
         **grid,
@@ -149,16 +155,98 @@ def local_of(task: Task, given: Mapping[str, Any] | None) -> Local:
     return Local(**{**own, **_checked("local", given, known)})
 
 
-def check_aggregation(aggregation: Any) -> None:
-    """Refuse what is not built yet, by name, and what does not exist."""
-    if aggregation in (None, "plain"):
+def aggregation_of(value: Any) -> Aggregation:
+    """Return how updates become one, from what people write.
+
+    Args:
+        value: None, `plain`, `secure`, `{secure: {…}}`, or an object of `Plain` or `Secure`.
+
+    Raises:
+        ConfigError: It is none of these, or a term of it is wrong.
+        PlanError: A rule that needs every update.
+        NotBuilt: `{rule: …}` over plain updates.
+    """
+    if isinstance(value, Plain | Secure):
+        return value
+    if value in (None, "plain"):
+        return Plain()
+    kind, given = value, None
+    if isinstance(value, Mapping) and value:
+        kind, given = next(iter(value.items()))
+    if kind in ("rule", "robust"):
+        raise NotBuilt(
+            f"`aggregation: {kind}` over single updates is not built yet",
+            hint="use `plain`, or `{secure: {groups: …, rule: …}}`",
+        )
+    if kind != "secure" or (isinstance(value, Mapping) and len(value) > 1):
+        raise ConfigError(
+            f"unknown aggregation `{value}`", hint=did_you_mean(str(kind), ["plain", "secure"])
+        )
+    terms = Secure(**_checked("aggregation.secure", given, {f.name for f in fields(Secure)}))
+    _check_rule(terms)
+    return terms
+
+
+def _check_rule(terms: Secure) -> None:
+    """Refuse a rule that would need every update, and groups without a rule."""
+    if terms.groups == 1:
+        check_chain((), _reducer(terms), terms.kind)
         return
-    kind = next(iter(aggregation), None) if isinstance(aggregation, Mapping) else aggregation
-    if kind in ("secure", "rule", "robust"):
-        raise NotBuilt(f"`aggregation: {kind}` is not built yet", hint="use `aggregation: plain`")
-    raise ConfigError(
-        f"unknown aggregation `{kind}`", hint=did_you_mean(str(kind), ["plain", "secure"])
-    )
+    if terms.rule is None:
+        raise PlanError(
+            f"{terms.groups} groups without a rule over them",
+            hint="such as `rule: median`; their mean is what one group gives, and shows less",
+        )
+    rule = rule_of(terms)
+    if not rule.breakdown(terms.groups):
+        raise PlanError(
+            f"{rule.name} over {terms.groups} groups withstands no liar",
+            hint="more groups" + (", or a larger `trim`" if rule.name == "trimmed_mean" else ""),
+        )
+
+
+def rule_of(terms: Secure) -> robust.Rule:
+    """Return the rule over the groups' means.
+
+    Raises:
+        ConfigError: There is no such rule, or its arguments are wrong.
+    """
+    name, arguments = _named("aggregation.secure.rule", terms.rule, "median")
+    return robust.build(name, **arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Each:
+    """A rule over single updates, which no secure sum can follow."""
+
+    name: str
+    kind: Kind = Kind.EACH
+
+
+def _reducer(terms: Aggregation) -> Reducer:
+    """Return how the updates of one sum become one."""
+    if isinstance(terms, Secure) and terms.rule is not None and terms.groups == 1:
+        return _Each(_named("aggregation.secure.rule", terms.rule, "")[0])
+    return WeightedMean()
+
+
+def check_secure(terms: Aggregation, policy: RoundPolicy, population: int) -> None:
+    """Refuse rounds whose secure sums could never be made.
+
+    Raises:
+        PlanError: Cohort or quorum are below the floor, or a sum could overflow.
+    """
+    if not isinstance(terms, Secure):
+        return
+    invited = policy.invited(population)
+    check_cohort(terms, invited)
+    floor = quorum_of(terms, invited)
+    asked = policy.quorum
+    if asked is not None and asked < floor:
+        raise PlanError(
+            f"round.quorum {asked} of {invited} clients is below what a secure sum needs, {floor}",
+            hint=f"`quorum: {floor}` or none; a sum of fewer would give single updates away",
+        )
 
 
 def _named(what: str, value: Any, default: str) -> tuple[str, dict[str, Any]]:
@@ -204,15 +292,23 @@ def _lacking(value: Any, methods: tuple[str, ...]) -> str:
     return ", ".join(f"`{m}`" for m in methods if not callable(getattr(value, m, None)))
 
 
-def _round_policy(clients: int, given: Mapping[str, Any] | None) -> RoundPolicy:
-    known = {f.name for f in fields(RoundPolicy)} - {"clients"}
-    return RoundPolicy(clients, **_checked("round", given, known))
+def _round_policy(clients: int, given: Mapping[str, Any] | None, terms: Aggregation) -> RoundPolicy:
+    known = {f.name for f in fields(RoundPolicy)} - {"clients", "secure"}
+    secure = terms if isinstance(terms, Secure) else None
+    return RoundPolicy(clients, **_checked("round", given, known), secure=secure)
 
 
 def _grid(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the settings of the sum's grid; one that is None is not given."""
-    checked = _checked("encoding", given, {"range", "weight_unit", "weight_cap"})
-    return {name: grid_setting(name, v) for name, v in checked.items() if v is not None}
+    names = ("range", "weight_unit", "weight_cap")
+    checked = _checked("encoding", given, {*names, "metrics"})
+    grid = {n: grid_setting(n, checked[n]) for n in names if checked.get(n) is not None}
+    metrics = checked.get("metrics") or {}
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"encoding.metrics {metrics!r}: expected names and bounds", hint="`{accuracy: 1}`"
+        )
+    return {**grid, "metrics": {n: grid_setting(f"metrics.{n}", v) for n, v in metrics.items()}}
 
 
 def _checked(what: str, given: Any, known: set[str]) -> dict[str, Any]:

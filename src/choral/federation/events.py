@@ -79,6 +79,7 @@ class Aggregated:
         bytes_up: Bytes of the contributions.
         bytes_down: Bytes of the models sent out.
         update_norm_max: Largest L2 norm of an update, or None where it cannot be seen.
+        left_out: Clients whose group reached no sum of its own.
     """
 
     round: int
@@ -89,6 +90,16 @@ class Aggregated:
     bytes_up: int
     bytes_down: int
     update_norm_max: float | None
+    left_out: tuple[ClientId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SumFailed:
+    """The attempt can no longer reach its sum; `reason` says why."""
+
+    round: int
+    attempt: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +176,7 @@ Event: TypeAlias = (
     | ClientFailed
     | TimerFired
     | Aggregated
+    | SumFailed
     | ModelReleased
     | Committed
     | Evaluated
@@ -177,6 +189,7 @@ RoundEvent: TypeAlias = (
     | ClientFailed
     | TimerFired
     | Aggregated
+    | SumFailed
     | ModelReleased
     | Committed
     | Restarted
@@ -191,6 +204,7 @@ EVENTS: dict[str, type[Any]] = {
         ClientFailed,
         TimerFired,
         Aggregated,
+        SumFailed,
         ModelReleased,
         Committed,
         Evaluated,
@@ -251,7 +265,7 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class CloseSum:
-    """Close the sum over exactly these clients; answer with `Aggregated`."""
+    """Close the sum over exactly these clients; answer with `Aggregated` or `SumFailed`."""
 
     round: int
     attempt: int

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from choral.core.aggregation import RingGrid
 from choral.core.errors import ChoralError, ClientError, DataError, UpdateRejected, WrongShape
 from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
@@ -19,6 +20,7 @@ from choral.core.plan import Plan
 from choral.core.task import ClientData, Task
 from choral.core.transform import Chain
 from choral.core.update import Update
+from choral.federation.ring import RingContribution, encode_ring
 
 NORM = "update_norm"
 """Metric that every update carries: the L2 norm of its delta."""
@@ -29,7 +31,7 @@ class Completed:
     """A client's encoded contribution, and the personal tensors that stay with it."""
 
     client: ClientId
-    contribution: Contribution
+    contribution: Contribution | RingContribution
     kept: Params | None = None
 
 
@@ -89,8 +91,13 @@ class Participant:
         metrics = {**update.metrics, NORM: norm} if math.isfinite(norm) else update.metrics
         measured = Update(update.delta, weight, metrics)
         sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
-        contribution = encode(sent, self.spec, plan.encoding, key.fold("rounding"))
-        return Completed(client, contribution, update.kept)
+        return Completed(client, self._encoded(sent, plan, key.fold("rounding")), update.kept)
+
+    def _encoded(self, sent: Update, plan: Plan, key: Key) -> Contribution | RingContribution:
+        """Return an update on the round's grid."""
+        if isinstance(plan.encoding, RingGrid):
+            return encode_ring(sent, self.spec, plan=plan, grid=plan.encoding, key=key)
+        return encode(sent, self.spec, plan.encoding, key)
 
     def _check_kept(self, kept: Params | None) -> None:
         """Raise unless what the client keeps is its personal tensors."""

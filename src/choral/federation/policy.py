@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from choral.core.aggregation import Secure
 from choral.core.checks import real, whole
 from choral.core.errors import ConfigError
 from choral.core.params import ClientId
 from choral.core.plan import Cohort
+from choral.federation.secure import quorum_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class RoundPolicy:
         grace_s: Seconds that a round below its quorum waits on after its deadline.
         retries: Attempts beyond the first before the run pauses.
         backoff_s: Seconds before the first retry; doubled for each further one.
+        secure: Terms of secure aggregation: no round closes below what its sums need.
     """
 
     clients: int
@@ -35,6 +38,7 @@ class RoundPolicy:
     grace_s: float = 0.0
     retries: int = 3
     backoff_s: float = 1.0
+    secure: Secure | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, float | None] = {
@@ -74,7 +78,9 @@ class RoundPolicy:
         """
         goal = min(self.clients if self.goal is None else self.goal, len(clients))
         quorum = min(goal, max(2, goal // 2 + 1)) if self.quorum is None else self.quorum
-        return Cohort(clients, goal, quorum)
+        if self.secure is not None and clients:
+            quorum = max(quorum, quorum_of(self.secure, len(clients)))
+        return Cohort(clients, max(goal, quorum), quorum)
 
 
 def clients_of(asked: float | None, population: int) -> int:

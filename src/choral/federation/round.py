@@ -32,6 +32,7 @@ from choral.federation.events import (
     Restarted,
     RoundEvent,
     SetTimer,
+    SumFailed,
     TimerFired,
     UpdateReceived,
 )
@@ -176,6 +177,9 @@ class RoundMachine:
         return (Abandon(self.round, self.attempt, reason),)
 
     def _aggregated(self, event: Aggregated) -> Commands:
+        for client in event.left_out:
+            self.accepted.pop(client, None)
+            self.failed[client] = ("group_without_sum", "its group reached no sum of its own")
         if event.count != len(self.accepted):
             raise RunFailed(
                 f"round {self.round}: {event.count} contributions in a sum of "
@@ -183,6 +187,9 @@ class RoundMachine:
             )
         self.phase = Phase.AGGREGATED
         return (Release(self.round, self.attempt),)
+
+    def _unsummed(self, event: SumFailed) -> Commands:
+        return self._abort(event.reason)
 
     def _released(self, _: ModelReleased) -> Commands:
         self.phase = Phase.RELEASED
@@ -195,8 +202,11 @@ class RoundMachine:
     def _restart(self, event: Restarted) -> Commands:
         """Go on with the contributions that are left; ask again for the ones that were lost.
 
-        A sealed attempt keeps its survivors, so that the restarted round gives the same model.
+        A sealed attempt keeps its survivors, so that the restarted round gives the same model. A
+        secure one is over: keys and masks were in memory, and clients answer an attempt once.
         """
+        if self._policy.secure is not None:
+            return self._abort("restarted")
         held = dict.fromkeys(c for c in event.held if c in self.accepted)
         sealed = self.phase not in OPEN
         if sealed and len(held) == len(self.accepted):
@@ -226,13 +236,16 @@ ROUND_TABLE: dict[tuple[Phase, type[Any]], Callable[[RoundMachine, Any], Command
     (Phase.COLLECTING, ClientFailed): RoundMachine._fail,
     (Phase.COLLECTING, TimerFired): RoundMachine._timer,
     (Phase.COLLECTING, Restarted): RoundMachine._restart,
+    (Phase.COLLECTING, SumFailed): RoundMachine._unsummed,
     (Phase.GRACE, UpdateReceived): RoundMachine._accept,
     (Phase.GRACE, ClientFailed): RoundMachine._fail,
     (Phase.GRACE, TimerFired): RoundMachine._timer,
     (Phase.GRACE, Restarted): RoundMachine._restart,
+    (Phase.GRACE, SumFailed): RoundMachine._unsummed,
     (Phase.SEALED, UpdateReceived): RoundMachine._late,
     (Phase.SEALED, Aggregated): RoundMachine._aggregated,
     (Phase.SEALED, Restarted): RoundMachine._restart,
+    (Phase.SEALED, SumFailed): RoundMachine._unsummed,
     (Phase.AGGREGATED, UpdateReceived): RoundMachine._late,
     (Phase.AGGREGATED, ModelReleased): RoundMachine._released,
     (Phase.AGGREGATED, Restarted): RoundMachine._restart,

@@ -26,6 +26,7 @@ from choral.federation.events import (
     RunStarted,
     SetTimer,
     StopRequested,
+    SumFailed,
     TimerFired,
     UpdateReceived,
 )
@@ -181,6 +182,7 @@ _ROUND_EVENTS = (
     ClientFailed,
     TimerFired,
     Aggregated,
+    SumFailed,
     ModelReleased,
     Committed,
     Restarted,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from choral.core.aggregation import Aggregation, Grid, Plain, Secure
 from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.keys import Key
@@ -17,11 +18,16 @@ from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
 from choral.core.transform import Chain
-from choral.federation.participant import Participant, own_code
+from choral.crypto.ring import Ring
+from choral.federation.participant import NORM, Participant, own_code
 from choral.federation.policy import RunPolicy
+from choral.federation.secure import extras_of, grid_of, promise_of
 
 _CAP = 2**10
 """How far above the largest known client a weight may be before it is refused."""
+
+_LARGEST_LOSS = 64.0
+"""Bound of the mean training loss in a secure sum, unless another one is declared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class RunSetup:
             largest number of examples in the cohort.
         evaluation: How the model is measured.
         chain: Transforms between task and sum.
-        aggregation: `plain`, `secure` or `robust`.
+        aggregation: How the updates of a round become one.
+        metrics: Bounds of what clients may measure into a secure sum, by name.
         strata: Label by which coverage is reported, or None.
         config: The configuration as JSON, for lineage and to recognise a resumed run.
     """
@@ -78,7 +85,8 @@ class RunSetup:
     weight_cap: float | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     chain: Chain = field(default_factory=Chain)
-    aggregation: str = "plain"
+    aggregation: Aggregation = field(default_factory=Plain)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     strata: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,17 +141,45 @@ class RunSetup:
             objective=Objective(mu=terms.mu),
         )
 
-    def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Encoding:
+    def aggregation_json(self) -> dict[str, Any]:
+        """Return how updates become one, as results tell it."""
+        if not isinstance(self.aggregation, Secure):
+            return self.aggregation.as_json()
+        invited = self.policy.round.invited(len(self.source.ids))
+        return promise_of(self.aggregation, invited)
+
+    def payload_bytes(self, spec: Spec) -> int:
+        """Return the bytes in memory of the vector of one client's contribution."""
+        if not isinstance(self.aggregation, Secure):
+            return 4 * spec.vector_size
+        size = spec.vector_size + extras_of(self._bounds)
+        return size * Ring(self.aggregation.modulus_bits).dtype.itemsize
+
+    @property
+    def _bounds(self) -> dict[str, float]:
+        """Bounds of what clients measure into a secure sum."""
+        return {"train_loss": _LARGEST_LOSS, NORM: self.range, **self.metrics}
+
+    def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Grid:
         """Return the grid of an attempt.
 
-        Its unit follows the largest client where all tell their size. `Encoding` rounds it up to a
-        power of two, so it tells no client's exact count.
+        Its unit follows the largest client where all tell their size. It is rounded up to a power
+        of two, so it tells no client's exact count.
         """
+        if isinstance(self.aggregation, Secure):
+            return self._ring_grid(self.aggregation, terms, clients)
         if terms.weighting == "uniform":
             return Encoding(self.range, 1.0, 1.0)
         unit = self._largest(clients) if self.weight_unit is None else self.weight_unit
         cap = unit * _CAP if self.weight_cap is None else min(self.weight_cap, unit * 2**20)
         return Encoding(self.range, unit, cap)
+
+    def _ring_grid(self, secure: Secure, terms: Terms, clients: Sequence[ClientId]) -> Grid:
+        """Return the grid of a secure attempt: no weight above its unit, which is w = 1."""
+        cap = 1.0
+        if terms.weighting != "uniform":
+            cap = self._largest(clients) if self.weight_cap is None else self.weight_cap
+        return grid_of(secure, len(clients), range=self.range, weight_cap=cap, metrics=self._bounds)
 
     def _largest(self, clients: Sequence[ClientId]) -> float:
         """Return the cohort's largest number of examples, or a middling one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from choral.config.fresh import new_run_id, seed_or_drawn
+from choral.core.aggregation import Aggregation
 from choral.core.errors import NotBuilt
 from choral.core.plan import Local
 from choral.core.ports import Observer
@@ -44,7 +45,7 @@ def simulate(
     clients_per_round: float | None = None,
     strategy: AnyStrategy | str | None = None,
     selection: Selector | str | None = None,
-    aggregation: str = "plain",
+    aggregation: Aggregation | Mapping[str, Any] | str = "plain",
     privacy: Any = None,
     local: Local | Mapping[str, Any] | None = None,
     evaluate: Any = None,
@@ -52,7 +53,7 @@ def simulate(
     evaluate_clients: bool | None = None,
     test_fraction: float | None = None,
     round_policy: Mapping[str, Any] | None = None,
-    encoding: Mapping[str, float] | None = None,
+    encoding: Mapping[str, Any] | None = None,
     seed: int | None = None,
     engine: str = "inline",
     workers: int = 2,
@@ -73,7 +74,8 @@ def simulate(
         clients_per_round: A count, or a fraction in (0, 1); default all.
         strategy: A strategy or its name; default `FedAvg()`, weighted by examples.
         selection: A selector or its name; default uniform.
-        aggregation: `plain`.
+        aggregation: `plain`, or `secure` for the real protocol; `{"secure": {…}}` with its terms,
+            or a `choral.core.aggregation.Secure`.
         privacy: None.
         local: Epochs or steps, batch size, learning rate; default the task's own.
         evaluate: Held-out examples that belong to no client, such as `(X, y)`.
@@ -82,7 +84,8 @@ def simulate(
         test_fraction: Part of each client's examples that is held out for its own evaluation;
             default 0.2, or 0 where `evaluate` is given.
         round_policy: Goal, quorum, over_selection, deadline_s, … as in `RoundPolicy`.
-        encoding: `range` and `weight_cap` of the exact sum, see `choral.core.exact.Encoding`.
+        encoding: `range` and `weight_cap` of the exact sum, see `choral.core.exact.Encoding`;
+            `metrics` with bounds of what clients measure into a secure sum.
         seed: 0 to 2^63 - 1; drawn and reported where it is None.
         engine: `inline`, or `workers` for processes. The model is the same.
         workers: Processes of the engine `workers`.
@@ -153,7 +156,9 @@ def _config(setup: RunSetup) -> dict[str, Any]:
             "range": setup.range,
             "weight_unit": setup.weight_unit,
             "weight_cap": setup.weight_cap,
+            "metrics": dict(setup.metrics),
         },
+        "aggregation": setup.aggregation.as_json(),
         "evaluate": {
             "every": setup.policy.evaluate_every,
             "clients": setup.evaluation.clients,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +71,9 @@ class Block:
             raise RunFailed("shared memory was used after it was closed")
         return view
 
-    def vector(self, slot: int, size: int) -> npt.NDArray[np.int32]:
-        """Return the `slot`-th int32 vector of `size` elements, mapped."""
-        return np.frombuffer(self.view, np.int32, size, slot * 4 * size)
+    def payload(self, slot: int, size_bytes: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return the `slot`-th vector of `size_bytes` bytes, mapped."""
+        return np.frombuffer(self.view, dtype, size_bytes // dtype.itemsize, slot * size_bytes)
 
     def close(self) -> None:
         """Unmap the block, and remove it where this process made it."""

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from choral.core.aggregation import Secure
 from choral.core.errors import PlanError, StoreError
-from choral.core.exact import ExactSum, Total
+from choral.core.exact import Encoding, ExactSum, Total
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Plan
-from choral.core.ports import Clock, Observer
+from choral.core.ports import Clock, Observer, Rand
 from choral.core.release import OpenLedger, Private, Released, public, recalled
 from choral.core.selection import Draft
 from choral.federation import events as ev
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
-from choral.federation.participant import NORM, Completed, Failed, Outcome, Participant
+from choral.federation.participant import Failed, Outcome, Participant
 from choral.federation.run import RunMachine
 from choral.federation.setup import RunSetup
 from choral.federation.view import RunView
@@ -31,6 +32,8 @@ from choral.simulation.availability import Arrival
 from choral.simulation.engine import Engine, Work
 from choral.simulation.evaluation import measure
 from choral.simulation.journal import Journal
+from choral.simulation.secure import Fleet, SecureSum
+from choral.simulation.sums import PlainSum, Sum, Unreached
 
 
 @dataclass(slots=True)
@@ -38,13 +41,11 @@ class _Attempt:
     """What the driver holds of the attempt that is going on."""
 
     plan: Plan
-    sum: ExactSum
+    sum: Sum
     started: float
-    waiting: dict[ClientId, Completed] = field(default_factory=dict)
+    waiting: dict[ClientId, Params | None] = field(default_factory=dict)
     kept: dict[ClientId, Params] = field(default_factory=dict)
-    bytes_up: int = 0
     bytes_down: int = 0
-    norm_max: float = 0.0
     total: Private[Total] | None = None
     released: Released[Total] | None = None
 
@@ -60,6 +61,7 @@ class Driver:
         journal: Where the run leaves its log and states.
         arrival: When clients answer.
         clock: For durations that people read.
+        rand: Secret randomness of the parties of secure sums.
         observers: See every event and command from now on, and every `Failed` with its traceback,
             which never goes into the log. A resumed run shows them nothing of its past.
     """
@@ -74,6 +76,7 @@ class Driver:
         journal: Journal,
         arrival: Arrival,
         clock: Clock,
+        rand: Rand,
         observers: Iterable[Observer] = (),
     ) -> None:
         self.view = RunView()
@@ -83,6 +86,8 @@ class Driver:
         self._journal = journal
         self._arrival = arrival
         self._clock = clock
+        terms = setup.aggregation
+        self._fleet = Fleet(terms, rand=rand, clock=clock) if isinstance(terms, Secure) else None
         self._observers: tuple[Observer, ...] = (self.view, *observers)
         self._machine = RunMachine(setup.policy)
         self._agenda = Agenda()
@@ -189,12 +194,26 @@ class Driver:
         attempt = self._attempt = self._attempt or self._planned(command)
         attempt.bytes_down += self._params.size_bytes * len(command.clients)
         arrivals = sorted(self._arrivals(command), key=lambda pair: pair[0])
+        answering = {client for _, client in arrivals}
+        silent = [client for client in command.clients if client not in answering]
+        opened = attempt.sum.open([client for _, client in arrivals], silent)
+        for refusal in opened.refused:
+            answering.discard(refusal.client)
+            self._at_once(self._note_failed(attempt.plan, refusal))
+        if opened.unreached is not None:
+            self._at_once(ev.SumFailed(command.round, command.attempt, opened.unreached.reason))
+            return
+        arrivals = [pair for pair in arrivals if pair[1] in answering]
         work = tuple(client for _, client in arrivals)
         self._outcomes = self._engine.train(
             Work(attempt.plan, self._params, work, self._setup.key, self._personal)
         )
         for after_s, _ in arrivals:
             self._agenda.add(after_s, self._next_outcome(attempt.plan))
+
+    def _at_once(self, event: ev.Event) -> None:
+        """Let an event happen as soon as the commands at hand are done."""
+        self._agenda.add(0.0, lambda: event)
 
     def _planned(self, command: ev.Invite) -> _Attempt:
         """Return a new attempt. Its plan is that of the whole cohort, whoever is asked first."""
@@ -209,8 +228,16 @@ class Driver:
             spec=self._spec,
             model_sha256=self._params.sha256,
         )
-        exact = ExactSum(self._spec.vector_size, plan.encoding)
-        return _Attempt(plan, exact, self._clock.monotonic())
+        return _Attempt(plan, self._sum(plan, round_.cohort.clients), self._clock.monotonic())
+
+    def _sum(self, plan: Plan, clients: tuple[ClientId, ...]) -> Sum:
+        """Return the empty sum of an attempt."""
+        if isinstance(plan.encoding, Encoding):
+            return PlainSum(ExactSum(self._spec.vector_size, plan.encoding))
+        if self._fleet is None:
+            raise StoreError(f"round {plan.round} has a secure plan and no parties")
+        key = self._setup.key.fold("secure", plan.round, plan.attempt)
+        return SecureSum(plan, self._spec, fleet=self._fleet, clients=clients, key=key)
 
     def _arrivals(self, command: ev.Invite) -> Iterator[tuple[float, ClientId]]:
         key = self._setup.key.fold("arrival", command.round, command.attempt)
@@ -228,16 +255,22 @@ class Driver:
                 return None
             outcome = next(self._outcomes)
             if isinstance(outcome, Failed):
-                self.failed.append(outcome)
-                for observe in self._observers:
-                    observe(outcome)
-                return ev.ClientFailed(
-                    plan.round, plan.attempt, outcome.client, outcome.code, outcome.message
-                )
-            attempt.waiting[outcome.client] = outcome
+                attempt.sum.lose(outcome.client)
+                return self._note_failed(plan, outcome)
+            refusal = attempt.sum.take(outcome.client, outcome.contribution)
+            if refusal is not None:
+                return self._note_failed(plan, refusal)
+            attempt.waiting[outcome.client] = outcome.kept
             return ev.UpdateReceived(plan.round, plan.attempt, outcome.client)
 
         return happen
+
+    def _note_failed(self, plan: Plan, failed: Failed) -> ev.ClientFailed:
+        """Show a failure to those who watch, and return it as an event."""
+        self.failed.append(failed)
+        for observe in self._observers:
+            observe(failed)
+        return ev.ClientFailed(plan.round, plan.attempt, failed.client, failed.code, failed.message)
 
     def _set_timer(self, command: ev.SetTimer) -> None:
         def happen() -> ev.Event | None:
@@ -253,32 +286,37 @@ class Driver:
 
     def _accumulate(self, command: ev.Accumulate) -> None:
         attempt = self._going_on()
-        outcome = attempt.waiting.pop(command.client)
-        attempt.sum.add(outcome.contribution)
-        attempt.bytes_up += outcome.contribution.size_bytes
-        attempt.norm_max = max(attempt.norm_max, outcome.contribution.metric(NORM))
-        if outcome.kept is not None:
-            attempt.kept[command.client] = outcome.kept
+        attempt.sum.accept(command.client)
+        kept = attempt.waiting.pop(command.client)
+        if kept is not None:
+            attempt.kept[command.client] = kept
 
     def _discard(self, command: ev.Discard) -> None:
         if self._attempt is not None:
             self._attempt.waiting.pop(command.client, None)
+            self._attempt.sum.discard(command.client)
 
     def _close_sum(self, command: ev.CloseSum) -> ev.Event:
         attempt = self._going_on()
         self._end_work()
-        total = attempt.sum.total()
-        total = self._participant.chain.decode(total, self._spec, attempt.plan)
+        closed = attempt.sum.close(command.survivors)
+        if isinstance(closed, Unreached):
+            return ev.SumFailed(command.round, command.attempt, closed.reason)
+        total = self._participant.chain.decode(closed.total, self._spec, attempt.plan)
         attempt.total = Private(total)
+        for client in closed.left_out:
+            attempt.kept.pop(client, None)
         return ev.Aggregated(
             command.round,
             command.attempt,
             count=total.count,
-            dropped=0 if self._machine.round is None else self._machine.round.dropped,
+            dropped=len(closed.left_out)
+            + (0 if self._machine.round is None else self._machine.round.dropped),
             weight=total.weight,
-            bytes_up=attempt.bytes_up,
-            bytes_down=attempt.bytes_down,
-            update_norm_max=attempt.norm_max,
+            bytes_up=attempt.sum.bytes_up,
+            bytes_down=attempt.bytes_down + attempt.sum.bytes_down,
+            update_norm_max=attempt.sum.norm_max,
+            left_out=closed.left_out,
         )
 
     def _release(self, command: ev.Release) -> ev.Event:

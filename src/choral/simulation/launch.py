@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from choral._version import __version__
 from choral.core.canonical import digest_of
 from choral.core.errors import ClientError, NoQuorum, NotBuilt, RunFailed, UnknownName, did_you_mean
 from choral.core.params import Params
-from choral.core.ports import Clock, Observer
+from choral.core.ports import Clock, Observer, Rand
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
 from choral.selection.coverage import coverage
@@ -24,6 +23,7 @@ from choral.simulation.folder import RunFolder
 from choral.simulation.inline import InlineEngine
 from choral.simulation.journal import Journal
 from choral.simulation.result import Result
+from choral.simulation.system import SystemClock, SystemRand
 from choral.simulation.threads import one_thread
 from choral.simulation.worker import Rebuild
 from choral.stores.memory import MemoryBlobStore, MemoryRunStore
@@ -32,18 +32,6 @@ ENGINES = ("inline", "workers")
 
 _LISTED = 100_000
 """Clients up to which a resumed run must have the very same ids, and not only as many."""
-
-
-class SystemClock:
-    """The machine's time."""
-
-    def monotonic(self) -> float:
-        """Return seconds since an arbitrary start."""
-        return time.perf_counter()
-
-    def wall(self) -> float:
-        """Return seconds since 1970-01-01 UTC."""
-        return time.time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +47,7 @@ class Launch:
         arrival: When clients answer.
         observers: See every event and command.
         clock: For durations and dates.
+        rand: Secret randomness; the model does not depend on it.
     """
 
     engine: str = "inline"
@@ -69,6 +58,7 @@ class Launch:
     arrival: Arrival = field(default_factory=Availability)
     observers: Iterable[Observer] = ()
     clock: Clock = field(default_factory=SystemClock)
+    rand: Rand = field(default_factory=SystemRand)
 
 
 def launch(setup: RunSetup, how: Launch) -> Result:
@@ -106,6 +96,7 @@ def launch(setup: RunSetup, how: Launch) -> Result:
                     journal=journal,
                     arrival=how.arrival,
                     clock=how.clock,
+                    rand=how.rand,
                     observers=how.observers,
                 )
                 view = driver.run()
@@ -169,7 +160,12 @@ def _engine(setup: RunSetup, how: Launch, participant: Participant, params: Para
     from choral.simulation.workers import WorkersEngine
 
     rebuild = how.rebuild or Fixed(participant, setup.source)
-    return WorkersEngine(rebuild, spec=participant.spec, params=params, workers=how.workers)
+    return WorkersEngine(
+        rebuild,
+        params=params,
+        payload_bytes=setup.payload_bytes(participant.spec),
+        workers=how.workers,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class Result:
             seed=setup.seed,
             strategy=setup.strategy.name,
             selection=setup.selector.name,
-            aggregation={"kind": setup.aggregation},
+            aggregation=setup.aggregation_json(),
             rounds=tuple(view.rounds),
             metrics=dict(view.metrics),
             client_metrics=dict(view.client_metrics),
@@ -107,13 +107,13 @@ class Result:
 
     @property
     def privacy(self) -> dict[str, Any]:
-        """Who sees what, as in the JSON; level L0 promises nothing about either."""
+        """Who sees what, as in the JSON; L0 promises nothing, L2 that sums alone are seen."""
         return {
             "mode": NO_MECHANISM,
             "epsilon": self.epsilon,
             "delta": None,
             "unit": None,
-            "level": "L0",
+            "level": "L2" if self.aggregation["kind"] == "secure" else "L0",
         }
 
     def to_json(self) -> dict[str, Any]:

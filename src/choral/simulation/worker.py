@@ -52,7 +52,7 @@ class Shared:
     model: str
     model_bytes: int
     slots: str
-    vector_size: int
+    payload_bytes: int
 
 
 def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
@@ -89,8 +89,9 @@ def _answer(
     outcomes: list[Outcome] = []
     for slot, outcome in zip(job.slots, inline.train(work), strict=False):
         if isinstance(outcome, Completed):
-            slots.vector(slot, shared.vector_size)[...] = outcome.contribution.vector
-            bare = replace(outcome.contribution, vector=np.empty(0, np.int32))
+            vector = outcome.contribution.vector
+            slots.payload(slot, shared.payload_bytes, vector.dtype)[...] = vector
+            bare = outcome.contribution.with_vector(np.empty(0, vector.dtype))
             outcomes.append(replace(outcome, contribution=bare))
         else:
             outcomes.append(outcome)

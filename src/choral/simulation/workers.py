@@ -21,7 +21,7 @@ from typing import Any
 
 from choral.core.checks import whole
 from choral.core.errors import ConfigError, WorkerLost, by_code
-from choral.core.params import ClientId, Params, Spec
+from choral.core.params import ClientId, Params
 from choral.core.tensors import encode_tensors
 from choral.federation.participant import Completed, Failed, Outcome
 from choral.simulation.blocks import Block
@@ -50,8 +50,8 @@ class WorkersEngine:
 
     Args:
         rebuild: Makes the clients' side in each worker.
-        spec: Schema of the model.
-        params: A model of that schema, for its size.
+        params: A model like those of the run, for its size.
+        payload_bytes: Bytes of a contribution's vector.
         workers: Number of processes, at least 1.
 
     Raises:
@@ -60,11 +60,13 @@ class WorkersEngine:
 
     name = "workers"
 
-    def __init__(self, rebuild: Rebuild, *, spec: Spec, params: Params, workers: int) -> None:
+    def __init__(
+        self, rebuild: Rebuild, *, params: Params, payload_bytes: int, workers: int
+    ) -> None:
         workers = whole("workers", workers, least=1)
         self._rebuild = rebuild
-        self._vector_size = spec.vector_size
-        self._batch = max(1, min(_BATCH, _SLOT_BYTES // max(1, 4 * spec.vector_size)))
+        self._payload_bytes = payload_bytes
+        self._batch = max(1, min(_BATCH, _SLOT_BYTES // max(1, payload_bytes)))
         self._model_bytes = sum(block.nbytes for block in encode_tensors(params))
         self._model = Block(self._model_bytes)
         self._context = mp.get_context("spawn")
@@ -82,8 +84,8 @@ class WorkersEngine:
         """Start a process; `_greet` waits until it is ready."""
         ours, theirs = self._context.Pipe()
         count = _IN_FLIGHT * self._batch
-        slots = Block(count * 4 * self._vector_size)
-        shared = Shared(self._model.name, self._model_bytes, slots.name, self._vector_size)
+        slots = Block(count * self._payload_bytes)
+        shared = Shared(self._model.name, self._model_bytes, slots.name, self._payload_bytes)
         process = self._context.Process(
             target=serve, args=(theirs, self._rebuild, shared), daemon=True
         )
@@ -227,8 +229,9 @@ class WorkersEngine:
         """Copy a contribution's vector out of its slot, which will be used again."""
         if not isinstance(outcome, Completed):
             return outcome
-        vector = worker.slots.vector(slot, self._vector_size).copy()
-        return replace(outcome, contribution=replace(outcome.contribution, vector=vector))
+        dtype = outcome.contribution.vector.dtype
+        vector = worker.slots.payload(slot, self._payload_bytes, dtype).copy()
+        return replace(outcome, contribution=outcome.contribution.with_vector(vector))
 
     def _replace(self, worker: _Worker) -> None:
         """Start another worker in the place of one that ended."""

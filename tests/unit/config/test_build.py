@@ -5,7 +5,14 @@ import pytest
 
 from choral.config.build import Place, build_setup
 from choral.config.federation import parse
-from choral.core.errors import ChoralError, ConfigError, NotBuilt
+from choral.core.errors import (
+    ChoralError,
+    ConfigError,
+    NotBuilt,
+    PlanError,
+    UnknownKey,
+    UnknownName,
+)
 
 BODY = {
     "model": {"type": "logistic", "input_dim": 2},
@@ -98,7 +105,10 @@ def test_data_from_the_command_line_is_relative_to_the_working_folder(folder, mo
         ({"task": "os:sep", "model": None}, ConfigError, "init"),
         ({"privacy": {"epsilon": 1}}, NotBuilt, "privacy"),
         ({"compression": {"name": "x"}}, NotBuilt, "compression"),
-        ({"aggregation": {"secure": {"suite": "full"}}}, NotBuilt, "secure"),
+        ({"aggregation": {"secure": {"suit": "full"}}}, UnknownKey, "suit"),
+        ({"aggregation": {"secure": {"suite": "ful"}}}, UnknownName, "full"),
+        ({"aggregation": {"secure": {"rule": "median"}}}, PlanError, "every client"),
+        ({"aggregation": {"secure": {"groups": 2}}}, PlanError, "without a rule"),
         ({"aggregation": {"rule": "median"}}, NotBuilt, "rule"),
         ({"encoding": {"range": 1e99}}, ConfigError, "range"),
         ({"evaluation": {"held_out": "nowhere.csv"}}, ChoralError, "nowhere.csv"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from choral.core.aggregation import Plain, Secure
 from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.params import ClientId
@@ -21,7 +22,7 @@ FIELDS: dict[str, Any] = {
     "local": Local(),
     "mu": 0.5,
     "weighting": "examples",
-    "aggregation": "plain",
+    "aggregation": Plain(),
     "encoding": Encoding(),
     "goal": 4,
     "quorum": 3,
@@ -37,7 +38,7 @@ OTHER: dict[str, Any] = {
     "local": Local(lr=0.02),
     "mu": 0.25,
     "weighting": "uniform",
-    "aggregation": "secure",
+    "aggregation": Secure(),
     "encoding": Encoding(512),
     "goal": 5,
     "quorum": 2,
@@ -52,13 +53,14 @@ def plan(**changes: Any) -> Plan:
 def test_golden_json() -> None:
     assert plan().as_json() == {
         **FIELDS,
+        "aggregation": {"kind": "plain"},
         "local": {"epochs": 1, "steps": None, "batch_size": 32, "lr": 0.01, "shuffle": True},
         "encoding": {"range": 256.0, "weight_unit": 1024.0, "weight_cap": 1048576.0},
     }
 
 
 def test_golden_digest() -> None:
-    assert plan().digest == "9d5eb195b4ce63fab1f9795977bf33d88ce2fecfdeb4e4ce2f0cb85d1f98a995"
+    assert plan().digest == "be4beb20c2d349ff39ca09ef2cb8ef2436777f8b3c29492d4392c84f0d6465fb"
 
 
 def test_every_field_but_the_objective_is_in_the_digest() -> None:

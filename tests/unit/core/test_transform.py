@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from choral.core.aggregation import Plain
 from choral.core.errors import PlanError
 from choral.core.exact import Encoding, Total
 from choral.core.keys import Key
@@ -33,7 +34,7 @@ PLAN = Plan(
     local=Local(),
     mu=0.0,
     weighting="examples",
-    aggregation="plain",
+    aggregation=Plain(),
     encoding=Encoding(),
     goal=1,
     quorum=1,

@@ -172,7 +172,6 @@ def test_a_bad_update_is_refused_and_the_others_count(
         ({"local": {"lr": -1}}, ConfigError, "local.lr"),
         ({"round_policy": {"qorum": 1}}, UnknownKey, "round.qorum"),
         ({"encoding": {"rnage": 1}}, UnknownKey, "encoding.rnage"),
-        ({"aggregation": "secure"}, NotBuilt, "secure"),
         ({"aggregation": "robust"}, NotBuilt, "robust"),
         ({"rounds": 2.5}, ConfigError, "rounds 2.5"),
         ({"strategy": choral.FedAvg}, ConfigError, "class FedAvg"),
