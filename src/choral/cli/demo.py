@@ -42,7 +42,8 @@ def command(
 ) -> None:
     """Train one classifier on the data of four real hospitals, none of which shares a patient."""
     file = heart_example() / "federation.yaml"
-    settings = [f"seed={seed}", f"aggregation={aggregation}"] + ([f"rounds={rounds}"] if rounds is not None else [])
+    settings = [f"seed={seed}", f"aggregation={aggregation}"]
+    settings += [f"rounds={rounds}"] if rounds is not None else []
     print(_INTRODUCTION if aggregation == "secure" else _PLAIN, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="choral-demo-") as kept_nowhere:
         folder = out or Path(kept_nowhere) / "run"

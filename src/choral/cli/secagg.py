@@ -42,7 +42,14 @@ def params(
     table = Table(title=f"secure aggregation of {clients} clients", show_header=False)
     for name, value in rows(found):
         table.add_row(name, value)
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if found.beacon:
+        runs = find(clients, corrupt=corrupt, dropout=dropout)
+        console.print(
+            f"A run has no beacon today, and takes k {runs.k}, t {runs.t} "
+            f"(2^-{runs.sigma}): --no-beacon."
+        )
 
 
 def rows(found: Parameters) -> list[tuple[str, str]]:

@@ -245,11 +245,16 @@ def _apply(body: dict[str, Any], setting: str) -> None:
     for section in sections:
         inner = place.setdefault(section, {})
         if isinstance(inner, str):
-            inner = place[section] = {"name": inner}
+            inner = place[section] = _spelled_out(section, inner)
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {setting}: `{section}` is {inner!r}, not a section")
         place = inner
     place[last] = value
+
+
+def _spelled_out(section: str, name: str) -> dict[str, Any]:
+    """Return the mapping that a name alone stands for."""
+    return {name: {}} if section == "aggregation" else {"name": name}
 
 
 def _explain(error: ValidationError, where: str) -> ConfigError:

@@ -97,12 +97,12 @@ class RingGrid:
     def __post_init__(self) -> None:
         for name in ("range", "weight_cap"):
             object.__setattr__(self, name, grid_setting(name, getattr(self, name)))
-        object.__setattr__(self, "range", _power(self.range))
+        object.__setattr__(self, "range", power_of_two(self.range))
 
     @property
     def weight_unit(self) -> float:
         """The weight that counts as 1: the cap, rounded up to a power of two."""
-        return _power(self.weight_cap)
+        return power_of_two(self.weight_cap)
 
     @property
     def one(self) -> int:
@@ -113,7 +113,7 @@ class RingGrid:
 Grid: TypeAlias = Encoding | RingGrid
 
 
-def _power(value: float) -> float:
+def power_of_two(value: float) -> float:
     """Return the smallest power of two that is at least `value`."""
     fraction, exponent = math.frexp(value)
     return float(2.0 ** (exponent - (fraction == 0.5)))

@@ -47,14 +47,16 @@ class OneTimeKey:
         Raises:
             Refused: This key has sealed before, or was erased.
         """
-        if self._secret.erased:
+        secret = self._secret.take()  # before the cipher is made: two calls cannot both get it
+        if secret is None:
             raise Refused(
                 "this key has already sealed a message or was erased",
                 hint="send the stored bytes again, or drop out of this attempt",
             )
-        cipher = AESGCM(self._secret.expose())
-        self._secret.erase()
-        return cipher.encrypt(_NONCE, message, aad)
+        try:  # some versions of the library look at the key when they encrypt, not before
+            return AESGCM(secret.expose()).encrypt(_NONCE, message, aad)
+        finally:
+            secret.erase()
 
     def open(self, sealed: bytes, *, aad: bytes) -> bytes:
         """Return the message.

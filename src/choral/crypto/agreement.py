@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from choral.core.errors import Refused
 from choral.core.ports import Rand
-from choral.crypto.secret import Secret
+from choral.crypto.secret import Secret, Uncopied
 
 PUBLIC_SIZE: Final = 32
 """Bytes of a public key."""
@@ -16,7 +16,7 @@ PUBLIC_SIZE: Final = 32
 FIELD: Final = 2**255 - 19
 
 
-class AgreementKey:
+class AgreementKey(Uncopied):
     """An X25519 key pair.
 
     What is shared out by Shamir is `secret`: the 32 random bytes before clamping. Whoever puts

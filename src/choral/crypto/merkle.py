@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from choral.core.errors import ConfigError, Refused
+from choral.crypto.encoding import DIGEST_SIZE
 
 LEAF_PREFIX: Final = b"\x00"
 NODE_PREFIX: Final = b"\x01"
@@ -97,6 +98,8 @@ def verify_inclusion(
     """
     if not 0 <= index < size:
         raise Refused(f"inclusion proof for leaf {index} of {size}: there is no such leaf")
+    if any(len(beside) != DIGEST_SIZE for beside in proof):
+        raise Refused(f"inclusion proof with something else than hashes of {DIGEST_SIZE} bytes")
     place, last, found = index, size - 1, _leaf(leaf)
     for beside in proof:
         if last == 0:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 
 from choral.core.errors import ConfigError
 from choral.crypto.ring import OVERREAD, Bytes, Ring, RingVector
-from choral.crypto.secret import Secret
+from choral.crypto.secret import Secret, Uncopied
 
 BUFFER_SIZE: Final = 256 << 10
 """Bytes of key stream at a time: the buffer, the zeros and the vector's part stay in the cache."""
@@ -68,7 +68,7 @@ _CIPHERS: Final = {
 }
 
 
-class Mask:
+class Mask(Uncopied):
     """The mask of one key.
 
     Guarantees: element i is the same in whatever chunks and order the mask is added; adding and
@@ -112,10 +112,13 @@ class Mask:
         step = BUFFER_SIZE // vector.itemsize
         buffer: Bytes = np.empty(min(step * self.ring.width, size) + _SLACK, np.uint8)
         zeros = memoryview(_ZEROS)
-        for first in range(0, vector.size, step):
-            part = vector[first : first + step]
-            context.update_into(zeros[: part.size * self.ring.width], buffer.data)
-            apply(part, self.ring.view(buffer, part.size))
+        try:
+            for first in range(0, vector.size, step):
+                part = vector[first : first + step]
+                context.update_into(zeros[: part.size * self.ring.width], buffer.data)
+                apply(part, self.ring.view(buffer, part.size))
+        finally:
+            buffer.fill(0)
         self._position = begin + size
 
     def _at(self, begin: int, size: int) -> CipherContext:
@@ -123,6 +126,8 @@ class Mask:
         block, skip = divmod(begin, self._cipher.block_size)
         if begin < 0 or begin + size > self._cipher.block_size << self._cipher.counter_bits:
             raise ConfigError("a chunk is outside the generator's stream")
+        if self._key.erased:
+            self._context = None
         if self._context is not None and self._position == begin:
             self._position = None  # unknown should this call be cut short
             return self._context

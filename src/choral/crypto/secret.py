@@ -62,6 +62,20 @@ class Secret:
         """Whether the bytes are gone."""
         return self._bytes is None
 
+    def take(self) -> Secret | None:
+        """Return the bytes in a new secret and leave this one erased; None where it is already.
+
+        Of two threads that take at once, one gets them.
+        """
+        box: list[bytearray | None] = [None]
+        box[0], self._bytes = self._bytes, None
+        taken = box[0]
+        if taken is None:
+            return None
+        secret = Secret(taken)
+        taken[:] = bytes(SECRET_SIZE)
+        return secret
+
     def erase(self) -> None:
         """Overwrite the bytes with zeros and let go of them; erasing again changes nothing."""
         if self._bytes is not None:
@@ -80,13 +94,25 @@ class Secret:
         raise TypeError("a Secret is not copied or pickled: expose() it where it must be stored")
 
 
+class Uncopied:
+    """What holds secrets: not copied or pickled, so that erasing reaches all of it."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} is not copied or pickled: it holds secrets")
+
+
 def draw(rand: Rand, size: int) -> bytes:
     """Return `size` bytes from the port.
 
     Raises:
-        ConfigError: The port gave another number of bytes.
+        ConfigError: The port gave something else, or one byte over and over.
     """
     token = rand.token(size)
-    if len(token) != size:
-        raise ConfigError(f"the Rand port gave {len(token)} bytes, expected {size}")
+    if not isinstance(token, bytes) or len(token) != size:
+        found = f"{len(token)} bytes" if isinstance(token, bytes) else type(token).__name__
+        raise ConfigError(f"the Rand port gave {found}, expected {size} bytes")
+    if size >= SECRET_SIZE and token.count(token[:1]) == size:
+        raise ConfigError("the Rand port is stuck: it gives one byte over and over")
     return token

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from choral.core.errors import PlanError, Refused, WrongShape
+from choral.core.errors import ConfigError, PlanError, Refused, WrongShape
 from choral.core.ports import Rand
 from choral.crypto.secret import SECRET_SIZE, Secret, draw
 
@@ -37,6 +37,10 @@ Shares: TypeAlias = npt.NDArray[np.uint32]
 _Residues: TypeAlias = npt.NDArray[np.int64]
 _Split: TypeAlias = npt.NDArray[np.float64]
 _COLUMN_CELLS: Final = 1 << 20
+
+
+_DRAWS: Final = 64
+"""Draws after which a source that gives p every time, of which the chance is 2^-31, is refused."""
 
 
 def share(secrets: Sequence[Secret], *, threshold: int, holders: int, rand: Rand) -> Shares:
@@ -68,7 +72,9 @@ def share(secrets: Sequence[Secret], *, threshold: int, holders: int, rand: Rand
     coefficients[1:] = _uniform((threshold - 1) * columns, rand).reshape(threshold - 1, columns)
     values = _multiply(_powers(holders, threshold), coefficients)
     coefficients.fill(0)
-    return values.astype(np.uint32).reshape(holders, len(secrets), LIMBS)
+    shares = values.astype(np.uint32).reshape(holders, len(secrets), LIMBS)
+    values.fill(0)
+    return shares
 
 
 def combine(shares: Shares, *, positions: Sequence[int], threshold: int) -> list[Secret | None]:
@@ -140,7 +146,7 @@ def _to_limbs(secrets: Sequence[Secret]) -> _Residues:
     limbs = np.packbits(cells, axis=-1, bitorder="little").view("<u4").astype(np.int64)
     for used in (raw, bits, cells):
         used.fill(0)
-    return limbs.ravel()
+    return limbs.ravel()  # no copy: the caller overwrites it
 
 
 def _from_limbs(limbs: _Residues) -> list[Secret | None]:
@@ -152,7 +158,7 @@ def _from_limbs(limbs: _Residues) -> list[Secret | None]:
     flat = bits.reshape(len(limbs), LIMBS * LIMB_BITS)[:, : 8 * SECRET_SIZE]
     packed = np.packbits(flat, axis=-1, bitorder="little")
     found = [Secret(row.data) if ok else None for row, ok in zip(packed, valid, strict=True)]
-    for used in (raw, packed):
+    for used in (raw, bits, packed):
         used.fill(0)
     return found
 
@@ -161,12 +167,14 @@ def _uniform(count: int, rand: Rand) -> _Residues:
     """Return uniform elements of the field: 31 bits each, p itself drawn again."""
     out = np.empty(count, np.int64)
     done = 0
-    while done < count:
+    for _ in range(_DRAWS):
+        if done == count:
+            return out
         words = np.frombuffer(draw(rand, 4 * (count - done)), "<u4") & np.uint32(PRIME)
         kept = words[words != PRIME]
         out[done : done + kept.size] = kept
         done += kept.size
-    return out
+    raise ConfigError("the Rand port is stuck: it gives p over and over")
 
 
 def _modulo(x: _Residues) -> _Residues:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from choral.core.errors import Refused
 from choral.core.ports import Rand
 from choral.crypto.encoding import frame
-from choral.crypto.secret import Secret
+from choral.crypto.secret import Secret, Uncopied
 
 VERIFY_KEY_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
@@ -38,7 +38,7 @@ def statement(label: str, *fields: bytes) -> Statement:
     return Statement(frame(STATEMENT_LABEL, label.encode(), *fields))
 
 
-class SigningKey:
+class SigningKey(Uncopied):
     """An Ed25519 key pair.
 
     Args:

@@ -127,6 +127,20 @@ def bits_of(terms: Secure, clients: int) -> int:
     return bits
 
 
+def losses_of(terms: Secure, clients: int) -> int:
+    """Return how many clients may be lost, wherever they are, before a round cannot close.
+
+    With groups, the cheapest way to stop a round is to stop the groups that are missed least.
+    """
+    each = []
+    for size in sizes_of(terms, clients):
+        parameters = parameters_of(terms, size)
+        room = size - max(parameters.t, min_cohort_of(terms, size))
+        each.append(room if parameters.complete else min(room, parameters.tolerated_losses))
+    spare = terms.groups - groups_needed(terms)
+    return sum(room + 1 for room in sorted(each)[: spare + 1]) - 1
+
+
 def promise_of(terms: Secure, clients: int) -> dict[str, Any]:
     """Return what a secure round over so many invited clients promises, as JSON.
 
@@ -139,9 +153,7 @@ def promise_of(terms: Secure, clients: int) -> dict[str, Any]:
         "suite": str(parameters.suite),
         "threat_model": str(parameters.threat_model),
         "threshold": max(parameters.t, min_cohort_of(terms, size)),
-        "tolerated_losses": clients - quorum_of(terms, clients)
-        if parameters.complete
-        else parameters.tolerated_losses * terms.groups,
+        "tolerated_losses": losses_of(terms, clients),
     }
     if terms.groups > 1:
         body |= {"groups": terms.groups, "group_size": size, "rule": terms.rule}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from choral.core.aggregation import Aggregation, Grid, Plain, Secure
+from choral.core.aggregation import Aggregation, Grid, Plain, Secure, power_of_two
 from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.keys import Key
@@ -178,7 +178,9 @@ class RunSetup:
         """Return the grid of a secure attempt: no weight above its unit, which is w = 1."""
         cap = 1.0
         if terms.weighting != "uniform":
-            cap = self._largest(clients) if self.weight_cap is None else self.weight_cap
+            cap = (
+                power_of_two(self._largest(clients)) if self.weight_cap is None else self.weight_cap
+            )
         return grid_of(secure, len(clients), range=self.range, weight_cap=cap, metrics=self._bounds)
 
     def _largest(self, clients: Sequence[ClientId]) -> float:

@@ -121,7 +121,8 @@ class Client:
 
     def receive(self, event: ClientEvent) -> ClientCommands:
         """Take a message, as bytes or decoded, or the end; return what is to be done now."""
-        if self.phase in {Phase.STOPPED, Phase.ENDED}:
+        if self.phase in {Phase.COUNTED, Phase.STOPPED, Phase.ENDED}:
+            self._answers.clear()
             return ()
         if isinstance(event, Ended):
             self.phase = Phase.ENDED
@@ -135,6 +136,11 @@ class Client:
             return self._stop(breach)
         except ChoralError as error:
             return self._stop(Breach(Reason.FAILED, error.message))
+        except BaseException:  # a source, a sink or a store failed: nothing of this attempt leaves
+            self.phase = Phase.STOPPED
+            self._answers.clear()
+            self._erase()
+            raise
 
     def _take(self, message: FromServer) -> ClientCommands:
         kind = type(message)
@@ -153,9 +159,9 @@ class Client:
 
     def _invited(self, m: Invitation) -> ClientCommands:
         check_invitation(m, self._site, self._expected)
-        self._context = m.context
-        self._once = Once(self._store, self._site, m.context)
-        self._once.enter()
+        once = Once(self._store, self._site, m.context)
+        once.enter()
+        self._context, self._once = m.context, once
         self._transport = AgreementKey.random(self._rand)
         self._mask = AgreementKey.random(self._rand)
         signed = m.context.signed and self._site.key is not None
@@ -184,6 +190,9 @@ class Client:
         )
         self._view = view
         self._seed = Secret.random(self._rand)
+        mask, transport = _have(self._mask).secret, _have(self._transport).secret
+        fresh = self._seed not in (mask, transport) and mask != transport
+        check(fresh, Reason.FAILED, "the source of randomness repeats itself")
         dealt = deal(
             self._seed,
             _have(self._mask).secret,
@@ -193,11 +202,15 @@ class Client:
             rand=self._rand,
         )
         named = list(zip(view.holders, dealt, strict=True))
-        hashes = tuple(held.hashes(view.h1, holder) for holder, held in named)
-        sealed = tuple(
-            self._seal(view, holder, held) for holder, held in named if holder != self._site.client
-        )
         self._held = {self._site.client: dict(named)[self._site.client]}
+        try:
+            hashes = tuple(held.hashes(view.h1, holder) for holder, held in named)
+            others = [pair for pair in named if pair[0] != self._site.client]
+            sealed = tuple(self._seal(view, holder, held) for holder, held in others)
+        finally:
+            for holder, held in named:
+                if holder != self._site.client:
+                    held.erase()
         bundle = Bundle(
             self._site.client,
             statements.commitment(view.h1, self._seed.expose()),
@@ -210,7 +223,7 @@ class Client:
         return (Send(bundle),)
 
     def _seal(self, view: View, holder: str, held: Held) -> bytes:
-        public = view.by_id()[holder].transport
+        public = view.by_id[holder].transport
         self._shared[holder] = exchange(_have(self._transport), public, client=holder)
         return seal(held, self._shared[holder], holder=holder, h1=view.h1)
 
@@ -218,7 +231,7 @@ class Client:
 
     def _delivered(self, m: Deliveries) -> ClientCommands:
         context, view = _have(self._context), _have(self._view)
-        peers = view.by_id()
+        peers = view.by_id
         names = [d.dealer for d in m.deliveries]
         distinct = len(set(names)) == len(names) and set(names) <= set(self._shared)
         check(distinct, Reason.NOT_A_NEIGHBOUR, "dealers that are repeated or no neighbours")
@@ -229,6 +242,7 @@ class Client:
             check_delivery(context, view, delivery, public=peers[delivery.dealer].verify_key)
             reports.extend(self._open(view, delivery))
         self._dealers = frozenset((*names, self._site.client))
+        _have(self._once).count()
         masks = self._masks(context, view, peers)
         try:
             content = mask_into(context, self._source, self._sink, masks=masks)
@@ -236,10 +250,12 @@ class Client:
             for each in masks:
                 each.mask.erase()
         _have(self._once).answer("masked", content, reason=Reason.SECOND_VECTOR)
-        what = statements.masked(view.h1, client=self._site.client, content=content)
+        mine = self._site.client
+        dealt = statements.dealers(view.h1, names)
+        what = statements.masked(view.h1, client=mine, content=content, dealers=dealt)
         self.phase = Phase.MASKED
         self._erase_keys()
-        return (*reports, Upload(Masked(self._site.client, content, self._sign(what))))
+        return (*reports, Upload(Masked(mine, content, dealt, self._sign(what))))
 
     def _open(self, view: View, m: Delivery) -> tuple[Send, ...]:
         """Keep a dealer's share, or report that it is bad and go on without it."""
@@ -257,16 +273,22 @@ class Client:
     def _masks(self, context: Context, view: View, peers: Mapping[str, Advertise]) -> list[Signed]:
         mine = self._site.client
         masks = [Signed(self_mask(context, view.h1, client=mine, seed=_have(self._seed)), 1)]
-        for name in sorted(self._dealers - {mine}):
-            shared = exchange(_have(self._mask), peers[name].mask, client=name)
-            masks.append(pair_mask(context, view.h1, client=mine, peer=name, shared=shared))
-            shared.erase()
+        try:
+            for name in sorted(self._dealers - {mine}):
+                shared = exchange(_have(self._mask), peers[name].mask, client=name)
+                masks.append(pair_mask(context, view.h1, client=mine, peer=name, shared=shared))
+                shared.erase()
+        except Breach:
+            for each in masks:
+                each.mask.erase()
+            raise
         return masks
 
     # --- R3 and R4 --------------------------------------------------------------------------------
 
     def _surviving(self, m: Survivors) -> ClientCommands:
         context, view = _have(self._context), _have(self._view)
+        _have(self._once).check_latest()
         self._alive = check_survivors(context, view, m, dealers=self._dealers)
         what = statements.survivors(view.h1, count=m.count, root=m.root)
         _have(self._once).answer("survivors", what, reason=Reason.TWO_SURVIVOR_SETS)
@@ -314,7 +336,7 @@ class Client:
         self.phase = Phase.STOPPED
         self._answers.clear()
         self._erase()
-        return (Send(self._complaint(breach, ends=True)), Stopped(breach))
+        return (Send(self._complaint(breach, ends=True)), Stopped(_bare(breach)))
 
     def _complaint(self, breach: Breach, *, ends: bool) -> Complaint:
         raw = Complaint(self._site.client, breach.reason, breach.about, ends, b"")
@@ -342,6 +364,12 @@ class Client:
         for held in self._held.values():
             held.erase()
         self._held.clear()
+
+
+def _bare(breach: Breach) -> Breach:
+    """Return a breach without the frames it came through: they hold keys and shares."""
+    breach.__traceback__ = breach.__context__ = breach.__cause__ = None
+    return breach
 
 
 def _have(value: Any) -> Any:

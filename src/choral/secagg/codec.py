@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
 
 from choral.crypto.encoding import LENGTH_SIZE, frame
@@ -67,7 +67,10 @@ class _Text:
     """UTF-8, up to 256 bytes."""
 
     def write(self, value: str) -> bytes:
-        return value.encode()
+        raw = value.encode()
+        if len(raw) > MAX_TEXT:
+            raise malformed(f"a text of {len(raw)} bytes, expected up to {MAX_TEXT}")
+        return raw
 
     def read(self, raw: bytes) -> str:
         if len(raw) > MAX_TEXT:
@@ -148,12 +151,15 @@ class Record:
     label: str
     kind: type[Any]
     wires: tuple[Wire, ...]
+    _names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_names", tuple(f.name for f in fields(self.kind)))
 
     def write(self, value: Any) -> bytes:
         """Return the label and the fields."""
-        names = [f.name for f in fields(self.kind)]
-        pairs = zip(names, self.wires, strict=True)
-        return frame(self.label, *(wire.write(getattr(value, name)) for name, wire in pairs))
+        pairs = zip(self._names, self.wires, strict=True)
+        return frame(self.label, *[wire.write(getattr(value, name)) for name, wire in pairs])
 
     def read(self, raw: bytes) -> Any:
         """Return the value."""

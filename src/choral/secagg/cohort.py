@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from choral.crypto.merkle import Tree
@@ -19,6 +20,7 @@ from choral.secagg.messages import (
     Delivery,
     Member,
     Roster,
+    Standing,
     Survivors,
 )
 from choral.secagg.roster import standings
@@ -38,7 +40,20 @@ class Cohort:
         h1: Salt of every key from now on.
     """
 
-    __slots__ = ("_graph", "_index", "_signature", "_tree", "adverts", "beacon", "h1", "ids")
+    __slots__ = (
+        "_closed",
+        "_graph",
+        "_index",
+        "_members",
+        "_places",
+        "_signature",
+        "_threshold",
+        "_tree",
+        "adverts",
+        "beacon",
+        "h1",
+        "ids",
+    )
 
     def __init__(
         self,
@@ -51,7 +66,11 @@ class Cohort:
         self.ids = tuple(sorted(adverts))
         self.adverts = dict(adverts)
         self.beacon = beacon
+        self._threshold = context.parameters.t
         self._index = {name: i for i, name in enumerate(self.ids)}
+        self._closed: dict[str, tuple[str, ...]] = {}
+        self._places: dict[str, dict[str, int]] = {}
+        self._members: dict[int, Member] = {}
         self._tree = Tree([ADVERTISE.write(adverts[name]) for name in self.ids])
         count, root = len(self.ids), self._tree.root
         seed = graph_seed(context.h0, count=count, root=root, beacon=beacon)
@@ -62,7 +81,19 @@ class Cohort:
 
     def closed(self, client: str) -> tuple[str, ...]:
         """Return the holders of a client's shares, in order; position is the place plus 1."""
-        return tuple(self.ids[i] for i in self._graph.closed(self._index[client]))
+        found = self._closed.get(client)
+        if found is None:
+            near = self._graph.closed(self._index[client])
+            found = self._closed[client] = tuple(self.ids[i] for i in near)
+        return found
+
+    def places(self, client: str) -> dict[str, int]:
+        """Return the holders of a client's shares with their places, from 0."""
+        found = self._places.get(client)
+        if found is None:
+            found = {name: i for i, name in enumerate(self.closed(client))}
+            self._places[client] = found
+        return found
 
     def neighbours(self, client: str) -> tuple[str, ...]:
         """Return the neighbours of a client."""
@@ -70,12 +101,17 @@ class Cohort:
 
     def roster(self, client: str) -> Roster:
         """Return U1 as a client must see it."""
-        members = []
-        for name in self.closed(client):
-            i = self._index[name]
-            proof = () if self._graph.complete else self._tree.proof(i)
-            members.append(Member(i, self.adverts[name], proof))
-        return Roster(len(self.ids), self._tree.root, self.beacon, tuple(members), self._signature)
+        members = tuple(self._member(i) for i in self._graph.closed(self._index[client]))
+        return Roster(len(self.ids), self._tree.root, self.beacon, members, self._signature)
+
+    def _member(self, index: int) -> Member:
+        """Return an entry of U1; the same object for all who see it."""
+        found = self._members.get(index)
+        if found is None:
+            proof = () if self._graph.complete else self._tree.proof(index)
+            found = Member(index, self.adverts[self.ids[index]], proof)
+            self._members[index] = found
+        return found
 
     def deliveries(
         self, client: str, bundles: Mapping[str, Bundle], trees: Mapping[str, Tree]
@@ -86,9 +122,9 @@ class Cohort:
             if dealer not in bundles:
                 continue
             bundle, tree = bundles[dealer], trees[dealer]
-            holders = self.closed(dealer)
-            place = holders.index(client)
-            skipped = place > holders.index(dealer)  # a dealer seals nothing for itself
+            places = self.places(dealer)
+            place = places[client]
+            skipped = place > places[dealer]  # a dealer seals nothing for itself
             found.append(
                 Delivery(
                     dealer,
@@ -104,8 +140,9 @@ class Cohort:
         return Deliveries(tuple(found))
 
     def consents(self, client: str, consents: Mapping[str, Consent]) -> Consents:
-        """Return the consents of a client's closed neighbourhood."""
-        return Consents(tuple(consents[n] for n in self.closed(client) if n in consents))
+        """Return consents of a client's closed neighbourhood, as many as it wants to see."""
+        near = (consents[name] for name in self.closed(client) if name in consents)
+        return Consents(tuple(itertools.islice(near, self._threshold)))
 
     def survivors(self, alive: frozenset[str]) -> dict[str, Survivors]:
         """Return U3 as each survivor must see it."""
@@ -113,9 +150,12 @@ class Cohort:
         whole = Survivors(len(alive), tree.root, entries)
         if self._graph.complete:
             return dict.fromkeys(sorted(alive), whole)
-        proven = {}
-        for name in sorted(alive):
-            near = [entries[i] for i in self._graph.closed(self._index[name])]
-            seen = tuple(type(s)(s.index, s.alive, tree.proof(s.index)) for s in near)
-            proven[name] = Survivors(len(alive), tree.root, seen)
-        return proven
+        proven = [Standing(s.index, s.alive, tree.proof(s.index)) for s in entries]
+        return {
+            name: Survivors(
+                len(alive),
+                tree.root,
+                tuple(proven[i] for i in self._graph.closed(self._index[name])),
+            )
+            for name in sorted(alive)
+        }

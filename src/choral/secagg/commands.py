@@ -78,7 +78,8 @@ class Uploaded:
     Attributes:
         sender: The authenticated client.
         message: What it said before the bytes.
-        chunks: The vector's chunks, the same at each call; not overwritten.
+        chunks: The vector's chunks, the same at each call; not overwritten. They are read twice:
+            once to check the digest, and once to add them.
     """
 
     sender: str
@@ -95,7 +96,16 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Event: the time of the present step is over, or enough have answered."""
+    """Event: the time of the present step is over, or enough have answered.
+
+    At R4 it finishes where the shares that came are enough, and else changes nothing: whoever has
+    revealed shares joins no other attempt of the round, so waiting costs less than giving up.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Event: the attempt is to end without a sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,19 @@ class Tell:
 @dataclass(frozen=True, slots=True)
 class Reject:
     """Command: note that what a client sent is refused; `about` is who is to blame for it."""
+
+    client: str
+    reason: Reason
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Command: note what a client says of another, or of the server where `about` is empty.
+
+    It is that client's word alone: what it was sent may have been spoiled by the other, by the
+    server, or by nobody.
+    """
 
     client: str
     reason: Reason
@@ -132,12 +155,12 @@ class Summed:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Command: throw the attempt away; a new one may leave out those to blame."""
+    """Command: throw the attempt away; a new one may leave out those under suspicion."""
 
     reason: str
     blamed: tuple[str, ...]
 
 
-ServerEvent: TypeAlias = Start | Received | Uploaded | Lost | Close
-ServerCommand: TypeAlias = Tell | Reject | Summed | Abandon
+ServerEvent: TypeAlias = Start | Received | Uploaded | Lost | Close | GiveUp
+ServerCommand: TypeAlias = Tell | Reject | Accused | Summed | Abandon
 ServerCommands: TypeAlias = tuple[ServerCommand, ...]

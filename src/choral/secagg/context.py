@@ -137,6 +137,7 @@ class Context:
             verify(self.parameters)
         except ChoralError as error:
             raise Breach(Reason.WEAK_PARAMETERS, str(error)) from None
+        check(bool(self.models), Reason.OTHER_MODEL, "no base model is named")
         n = self.parameters.clients
         check(
             2 <= self.min_cohort <= n, Reason.SMALL_COHORT, f"a floor of {self.min_cohort} of {n}"

@@ -9,6 +9,7 @@ that whoever knows the seed and the number of clients gets the same graph.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Final
 
 from choral.core.errors import PlanError
@@ -46,7 +47,7 @@ class Graph:
     (0, 2, 3)
     """
 
-    __slots__ = ("_circle", "_place", "_seed", "clients", "degree")
+    __slots__ = ("_circle", "_closed", "_place", "_seed", "clients", "degree")
 
     def __init__(self, clients: int, k: int, *, seed: bytes) -> None:
         if clients < 2 or k < 1 or len(seed) != DIGEST_SIZE:
@@ -60,6 +61,7 @@ class Graph:
         self._seed = seed
         self._circle: tuple[int, ...] = ()
         self._place: dict[int, int] = {}
+        self._closed: dict[int, tuple[int, ...]] = {}
 
     @property
     def complete(self) -> bool:
@@ -71,15 +73,25 @@ class Graph:
         if not 0 <= node < self.clients:
             raise PlanError(f"node {node}: expected 0 to {self.clients - 1}")
         if self.complete:
-            return tuple(i for i in range(self.clients) if i != node)
+            return (*range(node), *range(node + 1, self.clients))
+        return tuple(sorted(itertools.chain(*self.sides(node))))
+
+    def sides(self, node: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the neighbours before and after a node on the circle; none on a complete graph."""
+        if self.complete:
+            return (), ()
         self._arrange()
         at, half = self._place[node], self.degree // 2
-        steps = (*range(-half, 0), *range(1, half + 1))
-        return tuple(sorted(self._circle[(at + step) % self.clients] for step in steps))
+        before = (self._circle[(at - step) % self.clients] for step in range(1, half + 1))
+        after = (self._circle[(at + step) % self.clients] for step in range(1, half + 1))
+        return tuple(before), tuple(after)
 
     def closed(self, node: int) -> tuple[int, ...]:
         """Return the neighbours and the node itself, ascending: the holders of its shares."""
-        return tuple(sorted((*self.neighbours(node), node)))
+        found = self._closed.get(node)
+        if found is None:
+            found = self._closed[node] = tuple(sorted((*self.neighbours(node), node)))
+        return found
 
     def _arrange(self) -> None:
         """Put everybody on the circle, once."""

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from choral.crypto.shamir import SHARE_SIZE
@@ -156,10 +156,18 @@ class Deliveries:
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """R2: what a client says about its masked vector before the bytes come."""
+    """R2: what a client says about its masked vector before the bytes come.
+
+    Attributes:
+        client: Its id.
+        digest: SHA-256 of the packed bytes.
+        dealers: Digest of the ids it was told shares of, with whom it has masked.
+        signature: Over h1 and all of these.
+    """
 
     client: str
     digest: bytes
+    dealers: bytes
     signature: bytes
 
 
@@ -202,8 +210,8 @@ class Revealed:
 
     dealer: str
     kind: Kind
-    salt: bytes
-    share: bytes
+    salt: bytes = field(repr=False)
+    share: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +285,7 @@ _RECORDS: Final = (
     Record("secagg roster", Roster, (NATURAL, DIGEST, _BEACON, Many(_MEMBER), SIGNATURE)),
     Record("secagg bundle", Bundle, (TEXT, DIGEST, Many(HASHES), Many(_SEALED), SIGNATURE)),
     Record("secagg deliveries", Deliveries, (Many(_DELIVERY),)),
-    Record("secagg masked", Masked, (TEXT, DIGEST, SIGNATURE)),
+    Record("secagg masked", Masked, (TEXT, DIGEST, DIGEST, SIGNATURE)),
     Record("secagg survivors", Survivors, (NATURAL, DIGEST, Many(_STANDING))),
     _CONSENT,
     Record("secagg consents", Consents, (Many(_CONSENT),)),

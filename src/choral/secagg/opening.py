@@ -54,7 +54,7 @@ def check_consents(
     t = context.parameters.t
     check(len(names) >= t, Reason.TOO_FEW_CONSENTS, f"{len(names)} consents, threshold {t}")
     what = statements.survivors(view.h1, count=survivors.count, root=survivors.root)
-    peers = view.by_id()
+    peers = view.by_id
     for consent in m.consents:
         statements.check_signature(
             True,

@@ -7,14 +7,21 @@ graph, Bell et al. 2020 (eprint 2020/704) for the random one.
 * `full`: complete graph, t = floor((n + floor(n / 3)) / 2) + 1. Two sets of t holders then share
   more than a third of the cohort, so that no colluding third answers for both.
 * `graph`: random k-regular graph. With X corrupt among the k neighbours, 2 t > k + 1 + X fails for
-  some client with probability at most 2^-sigma.
+  some client with probability at most 2^-sigma. Clients stand on a circle, so two stretches in
+  which all that live help the server would cut it in two: every survivor wants `side_floor` others
+  on either side, and that many corrupt ones on one side, twice, have probability below 2^-sigma.
 * `semi_honest`: t = floor(n / 2) + 1 on the complete graph; on the random one, t corrupt holders in
   some closed neighbourhood with probability at most 2^-sigma. The k + 1 holders are counted as if
   all were drawn, which is a little stricter than k neighbours of an honest client.
 
 In both random cases the event that all neighbours of a client are corrupt or lost counts against
 sigma too, and fewer than t of the k neighbours surviving, for some client, has probability at most
-2^-20. All three by a union bound over the n clients.
+2^-20. All by a union bound over the n clients.
+
+At least n - delta n clients must be listed at R1, since the corrupt ones among fewer would weigh
+more. Without a beacon the bounds are those of just so many. With one, and in `semi_honest`, they
+are those of the whole cohort, as the papers have it; if a tenth of it is missing, sigma is then up
+to 5 bits less. A fraction of clients is rounded up where it helps the server.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -38,7 +45,11 @@ MAX_FULL: Final = 128
 MAX_CLIENTS: Final = 100_000
 SIGMA: Final = 40
 SIGMA_WITHOUT_BEACON: Final = 80
-"""A server may try many graphs where no public value fixes it; 2^40 tries leave 2^-40."""
+"""A server may try many graphs where no public value fixes it; 2^40 tries leave 2^-40. It may also
+put what it likes into the leaves that a client does not see: the graph suite needs a server that is
+honest while keys are exchanged, with a beacon or without."""
+_CUT_MARGIN: Final = 8
+"""Bits by which a cut of the circle is less likely than what sigma bounds."""
 FAILURE_BITS: Final = 20
 CORRUPT: Final = 0.05
 DROPOUT: Final = 0.1
@@ -102,9 +113,24 @@ class Parameters:
         """What the server may do."""
         if self.suite is Suite.SEMI_HONEST:
             return ThreatModel.SEMI_HONEST
-        if self.suite is Suite.GRAPH and not (self.beacon or self.complete):
+        if self.suite is Suite.GRAPH:
             return ThreatModel.SEMI_MALICIOUS
         return ThreatModel.ACTIVE
+
+    @property
+    def least_listed(self) -> int:
+        """Fewest clients at R1 for which the bounds on a random graph hold; 2 on a complete one."""
+        return SMALLEST if self.complete else self.clients - _count(self.dropout, self.clients)
+
+    @property
+    def side_floor(self) -> int:
+        """Fewest survivors that a client wants on either side of it; 0 where it cannot matter.
+
+        Nobody lies about losses in `semi_honest`, and a complete graph has no sides.
+        """
+        if self.complete or self.suite is Suite.SEMI_HONEST:
+            return 0
+        return _side_floor(self)
 
     @property
     def tolerated_losses(self) -> int:
@@ -186,8 +212,8 @@ def find(
         _check_complete(found)
         return found
     suite = Suite.SEMI_HONEST if semi_honest else Suite.GRAPH
-    k, t = _search(n, gamma, delta, bits, semi_honest)
-    return Parameters(suite, n, k, t, gamma, delta, bits, beacon and not semi_honest)
+    seeded = beacon and not semi_honest
+    return _search(n, gamma, delta, sigma=bits, suite=suite, beacon=seeded)
 
 
 def verify(parameters: Parameters) -> None:
@@ -203,19 +229,24 @@ def verify(parameters: Parameters) -> None:
         raise Refused(f"a cohort of {p.clients} with {p.k} neighbours: there is no such graph")
     if not (0 <= p.corrupt < 1 and 0 <= p.dropout < 1 and 2 <= p.t <= p.k + 1):
         raise Refused(f"threshold {p.t} of {p.k + 1} for corrupt {p.corrupt}, lost {p.dropout}")
+    if p.k % 2 and not p.complete:
+        raise Refused(f"{p.k} neighbours among {p.clients} clients: expected an even number")
+    if p.suite is Suite.GRAPH and p.clients <= MAX_FULL:
+        raise Refused(f"suite {p.suite} for {p.clients} clients: up to {MAX_FULL} it is full")
     active = p.suite is not Suite.SEMI_HONEST
     if active and p.corrupt + 2 * p.dropout >= 1:
         raise Refused(f"corrupt {p.corrupt} + 2 x dropout {p.dropout} is not below 1")
     if p.suite is Suite.FULL and not p.complete:
         raise Refused(f"suite {p.suite} for {p.clients} clients and {p.k} neighbours")
-    if p.complete and p.suite is not Suite.GRAPH:
+    if p.complete:
         least = full_threshold(p.clients) if active else semi_honest_threshold(p.clients)
+        _check_corrupt(p)
     else:
         floor = SIGMA if p.beacon or not active else SIGMA_WITHOUT_BEACON
         if p.sigma < floor:
             raise Refused(f"sigma {p.sigma}, expected at least {floor} for this graph")
-        found = _least_secure(p.clients, p.k, (p.corrupt, p.dropout), (p.sigma, not active))
-        least = p.k + 2 if found is None else found
+        found = _least_secure(p)
+        least = p.k + 2 if found is None or p.side_floor > p.k // 2 else found
     if p.t < least:
         raise Refused(
             f"threshold {p.t} of {p.k + 1} holders among {p.clients} clients: "
@@ -250,18 +281,33 @@ def _check_complete(p: Parameters) -> None:
         )
 
 
+def _check_corrupt(p: Parameters) -> None:
+    """Refuse a claim about corrupt clients that a complete graph's threshold does not keep."""
+    most = p.t - 1 if p.suite is Suite.SEMI_HONEST else p.clients // 3
+    if _count(p.corrupt, p.clients) > most:
+        raise Refused(f"corrupt {p.corrupt}: {p.suite} of {p.clients} clients withstands {most}")
+
+
 def _count(fraction: float, clients: int) -> int:
     """Return a fraction of a cohort, rounded down but for the rounding of floats."""
     return math.floor(fraction * clients + 1e-9)
 
 
+def _at_most(fraction: float, clients: int) -> int:
+    """Return a fraction of a cohort, rounded up but for the rounding of floats."""
+    return min(clients, math.ceil(fraction * clients - 1e-9))
+
+
 @lru_cache(maxsize=64)
-def _search(n: int, gamma: float, delta: float, sigma: int, semi_honest: bool) -> tuple[int, int]:
+def _search(
+    n: int, gamma: float, delta: float, *, sigma: int, suite: Suite, beacon: bool
+) -> Parameters:
     """Return the smallest feasible k with its smallest secure t."""
     for k in _degrees(n):
-        t = _least_secure(n, k, (gamma, delta), (sigma, semi_honest))
-        if t is not None and _reaches(n, k, t, _count(delta, n)):
-            return k, t
+        tried = Parameters(suite, n, k, 2, gamma, delta, sigma, beacon)
+        t = _least_secure(tried)
+        if t is not None and _reaches(found := replace(tried, t=t)):
+            return found
     raise PlanError(
         f"no graph of up to {min(n, MAX_HOLDERS) - 1} neighbours keeps {n} clients private with "
         f"corrupt {gamma:g} and dropout {delta:g} at sigma {sigma}",
@@ -277,27 +323,71 @@ def _degrees(n: int) -> Iterator[int]:
         yield most
 
 
-def _least_secure(
-    n: int, k: int, fractions: tuple[float, float], level: tuple[int, bool]
-) -> int | None:
+def _others(p: Parameters) -> int:
+    """Return among how many others a client's neighbours are drawn, for the bounds."""
+    strict = p.suite is Suite.GRAPH and not p.beacon
+    return (p.least_listed if strict else p.clients) - 1
+
+
+def _least_secure(p: Parameters) -> int | None:
     """Return the smallest secure t of k + 1 holders, or None where there is none."""
-    (gamma, delta), (sigma, semi_honest) = fractions, level
-    corrupt = _count(gamma, n)
-    exposed = min(n - 1, corrupt + _count(delta, n))
-    union = math.log2(n)
-    alone = log2_tails(population=n - 1, marked=exposed, draws=k)[k]
+    n, k, others = p.clients, p.k, _others(p)
+    if p.complete:
+        least = full_threshold(n)
+        return least if _at_most(p.corrupt, n) <= n // 3 else None
+    if k > others:
+        return None
+    corrupt = _at_most(p.corrupt, n)
+    exposed = min(others, corrupt + _at_most(p.dropout, n))
+    alone = log2_tails(population=others, marked=exposed, draws=k)[k]
+    gap = log2_tails(population=others, marked=exposed, draws=k // 2)[k // 2]
+    alone = np.logaddexp2(alone, 2 * gap + math.log2(n) - 1)  # nobody near, or the circle cut
     thresholds = np.arange(2, k + 2)
-    if semi_honest:
+    if p.suite is Suite.SEMI_HONEST:
         tails = log2_tails(population=n, marked=corrupt, draws=k + 1)[thresholds]
     else:
-        tails = log2_tails(population=n - 1, marked=min(corrupt, n - 1), draws=k)
+        tails = log2_tails(population=others, marked=min(corrupt, others), draws=k)
         tails = tails[np.clip(2 * thresholds - k - 1, 0, k + 1)]
-    bad = union + np.logaddexp2(tails, alone)
-    secure = np.flatnonzero(bad <= -sigma + _ROUNDING)
+    bad = math.log2(n) + np.logaddexp2(tails, alone)
+    secure = np.flatnonzero(bad <= -p.sigma + _ROUNDING)
     return int(thresholds[secure[0]]) if secure.size else None
 
 
-def _reaches(n: int, k: int, t: int, lost: int) -> bool:
-    """Return whether t of k neighbours survive for every client, but for 2^-20."""
-    tails = log2_tails(population=n - 1, marked=min(lost, n - 1), draws=k)
-    return bool(t <= k and math.log2(n) + tails[k - t + 1] <= -FAILURE_BITS)
+@lru_cache(maxsize=256)
+def _side_floor(p: Parameters) -> int:
+    """Return the fewest survivors on a side that make a cut as unlikely as sigma says.
+
+    A cut needs two disjoint stretches of k / 2 places without an honest survivor. With g helpers in
+    a stretch, at most k / 2 - (f - g) + 1 neighbours of the client at its edge see f survivors
+    towards it, so that fewer than t shares of its b come back while 2 g < t + f - 1 - k / 2. The
+    smallest g that is rare enough gives f. Two stretches are at most as likely together as if they
+    were independent, and there are n (n - 1) / 2 pairs; each needs half of all helpers at most.
+    """
+    others, half = _others(p), p.k // 2
+    tails = log2_tails(
+        population=others, marked=min(others, _at_most(p.corrupt, p.clients)), draws=half
+    )
+    cut = 2 * (math.log2(p.clients) + tails) - 1
+    rare = np.flatnonzero(cut <= -p.sigma - _CUT_MARGIN)
+    helpers = _at_most(p.corrupt, p.clients) // 2 + 1
+    if rare.size:
+        helpers = min(helpers, int(rare[0]))
+    return max(helpers, 2 * helpers + 1 + half - p.t)
+
+
+def _reaches(p: Parameters) -> bool:
+    """Return whether enough survive around every client, but for 2^-20 each.
+
+    Counted are t of the k neighbours, and the floor on either side.
+    """
+    if p.complete:
+        return p.t <= p.clients - _at_most(p.dropout, p.clients)
+    lost = min(p.clients - 1, _at_most(p.dropout, p.clients))
+    near = log2_tails(population=p.clients - 1, marked=lost, draws=p.k)
+    half = p.k // 2
+    side = log2_tails(population=p.clients - 1, marked=lost, draws=half)
+    floor = p.side_floor
+    if p.t > p.k or floor > half:
+        return False
+    enough = math.log2(p.clients) + near[p.k - p.t + 1] <= -FAILURE_BITS
+    return bool(enough and math.log2(2 * p.clients) + side[half - floor + 1] <= -FAILURE_BITS)

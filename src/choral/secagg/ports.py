@@ -8,8 +8,10 @@ from typing import Protocol, TypeAlias
 from choral.crypto.ring import RingVector
 
 Source: TypeAlias = Callable[[], Iterable[RingVector]]
-"""Gives a vector's chunks in order; called again, the same ones. The receiver may overwrite them,
-so that masking needs no second copy."""
+"""Gives a vector's chunks in order. A client's is called once in an attempt and its chunks are
+masked in place, so that no second copy is needed: it must hand out memory that nobody reads as the
+vector afterwards, and an attempt must not get what another one has masked. A server's is called
+twice and gives the same bytes both times; nothing is written to them."""
 
 
 class Sink(Protocol):
@@ -38,6 +40,10 @@ class OnceStore(Protocol):
         """Raise a counter to `value`; return False, changing nothing, where it is there already."""
         ...
 
+    def latest(self, counter: str) -> int | None:
+        """Return where a counter is, None where it was never raised."""
+        ...
+
 
 class MemoryOnce:
     """A `OnceStore` that lives as long as the process: for simulation and tests."""
@@ -60,3 +66,7 @@ class MemoryOnce:
             return False
         self._counters[counter] = value
         return True
+
+    def latest(self, counter: str) -> int | None:
+        """Return where a counter is."""
+        return self._counters.get(counter)

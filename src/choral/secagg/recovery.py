@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from choral.core.errors import Refused
 from choral.crypto.agreement import AgreementKey
@@ -50,7 +50,7 @@ class Recovery:
         alive: U3.
     """
 
-    __slots__ = ("_alive", "_bundles", "_cohort", "_context", "_good", "_places")
+    __slots__ = ("_alive", "_bundles", "_cohort", "_context", "_good")
 
     def __init__(
         self,
@@ -65,11 +65,16 @@ class Recovery:
         self._bundles = bundles
         self._alive = alive
         self._good: dict[str, list[Good]] = {dealer: [] for dealer in bundles}
-        self._places: dict[str, dict[str, int]] = {}
 
-    def take(self, m: Unmask) -> tuple[Breach, ...]:
-        """Keep the good shares of a holder; return what is wrong with the others."""
-        wrong, seen = [], set()
+    def take(self, m: Unmask, *, without: Collection[str]) -> tuple[Breach, ...]:
+        """Keep the good shares of a holder; return what is wrong with the others.
+
+        Args:
+            m: What it reveals.
+            without: Dealers of whom it has said at R2 that it holds no good share.
+        """
+        wrong: list[Breach] = []
+        seen: set[str] = set()
         for revealed in m.revealed:
             try:
                 check(revealed.dealer not in seen, Reason.REPEATED_ID, "a dealer is there twice")
@@ -79,15 +84,17 @@ class Recovery:
                 wrong.append(breach)
                 continue
             self._good[revealed.dealer].append(good)
+        owed = (d for d in self._cohort.closed(m.client) if d in self._bundles)
+        missing = [d for d in owed if d not in seen and d not in without]
+        if missing:
+            held_back = f"shares of {len(missing)} dealers held back"
+            wrong.append(Breach(Reason.BAD_SHARE, held_back, about=m.client))
         return tuple(wrong)
 
     def _checked(self, holder: str, r: Revealed) -> Good:
         """Return a share that is of the kind asked for and matches its hash."""
         check(r.dealer in self._bundles, Reason.NOT_A_DEALER, "a share of nobody", about=holder)
-        places = self._places.get(r.dealer)
-        if places is None:
-            holders = self._cohort.closed(r.dealer)
-            places = self._places[r.dealer] = {name: i for i, name in enumerate(holders)}
+        places = self._cohort.places(r.dealer)
         check(holder in places, Reason.NOT_A_NEIGHBOUR, "a share it never had", about=holder)
         kind = Kind.SELF_MASK if r.dealer in self._alive else Kind.MASK_KEY
         hashes = self._bundles[r.dealer].hashes[places[holder]]
@@ -144,7 +151,10 @@ class Recovery:
             found = recover(good, threshold=t)
         except Refused:
             raise BadDealer(dealer) from None
-        if found is None or not fits(dealer, found):
+        if found is None:
+            raise BadDealer(dealer)
+        if not fits(dealer, found):
+            found.erase()
             raise BadDealer(dealer)
         return found
 

@@ -54,6 +54,8 @@ class Reason(enum.StrEnum):
     NOT_A_DEALER = "survivor_without_shares"
     LEFT_OUT = "own_vector_left_out"
     TOO_FEW_SURVIVORS = "too_few_survivors"
+    ONE_SIDED = "too_few_survivors_on_one_side"
+    SUPERSEDED = "a_later_attempt_was_entered"
     TWO_SURVIVOR_SETS = "two_survivor_sets"
     TOO_FEW_CONSENTS = "too_few_consents"
     FOREIGN_CONSENT = "consent_of_an_outsider"
@@ -70,6 +72,8 @@ HINTS: Final[dict[Reason, str]] = {
     Reason.SMALL_COHORT: "more clients, or a policy that allows so few by name",
     Reason.WEAK_PARAMETERS: "clients compute k and t themselves and accept no less",
     Reason.TWO_SURVIVOR_SETS: "the server may be trying to learn one update: leave this run",
+    Reason.ONE_SIDED: "the server may be cutting a part of the cohort off",
+    Reason.SUPERSEDED: "two open attempts of a round give updates away by their difference",
     Reason.SECOND_VECTOR: "one masked vector per key: send the stored bytes or drop out",
 }
 """What the reader can do; most reasons say it by their name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from choral.core.errors import Refused
@@ -21,7 +22,7 @@ from choral.secagg.refusals import Breach, Reason, check
 _PROBE: Final = bytes(range(32))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
     """What a client knows of U1 after it has checked it.
 
@@ -32,6 +33,7 @@ class View:
         complete: Whether `members` is all of U1.
         members: Index to keys: the closed neighbourhood, ascending.
         holders: The ids of the closed neighbourhood, in the order of their shares.
+        sides: The ids on either side of the client's place on the circle; of a complete graph none.
     """
 
     h1: bytes
@@ -40,9 +42,11 @@ class View:
     complete: bool
     members: Mapping[int, Advertise]
     holders: tuple[str, ...]
+    sides: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
-    def by_id(self) -> dict[str, Advertise]:
-        """Return the members by their ids."""
+    @cached_property
+    def by_id(self) -> Mapping[str, Advertise]:
+        """The members by their ids."""
         return {m.client: m for m in self.members.values()}
 
 
@@ -143,8 +147,9 @@ def check_roster(
     )
     check(m.beacon == beacon, Reason.WRONG_BEACON, "the roster has another beacon value")
     found = f"{m.count} clients"
-    check(m.count >= context.quorum, Reason.SMALL_COHORT, f"{found}, floor {context.quorum}")
     p = context.parameters
+    floor = max(context.quorum, p.least_listed)
+    check(m.count >= floor, Reason.SMALL_COHORT, f"{found}, floor {floor}")
     check(m.count <= p.clients, Reason.TOO_MANY, f"{found}, invited {p.clients}")
     indices = [entry.index for entry in m.members]
     ascending = all(a < b for a, b in itertools.pairwise(indices))
@@ -165,7 +170,12 @@ def check_roster(
     members = dict(zip(indices, adverts, strict=True))
     holders = tuple(a.client for a in adverts)
     salt = h1(context.h0, count=m.count, root=m.root, beacon=m.beacon)
-    return View(salt, m.count, mine[0], graph.complete, members, holders)
+    before, after = graph.sides(mine[0])
+    sides = (
+        frozenset(members[i].client for i in before),
+        frozenset(members[i].client for i in after),
+    )
+    return View(salt, m.count, mine[0], graph.complete, members, holders, sides)
 
 
 def _check_proofs(m: Roster, *, complete: bool) -> None:
@@ -199,7 +209,8 @@ def check_survivors(
         dealers: U2 within the closed neighbourhood, with the client itself.
 
     Raises:
-        Breach: U3 is not within U2, is too small, leaves the client out, or is not under the root.
+        Breach: U3 is not within U2, is too small, leaves the client out, is not under the root, or
+            looks like a stretch of the circle that was cut off.
     """
     indices = tuple(s.index for s in m.standings)
     check(indices == tuple(view.members), Reason.BAD_PROOF, "survivors of another neighbourhood")
@@ -223,6 +234,9 @@ def check_survivors(
         Reason.TOO_FEW_SURVIVORS,
         f"{m.count} in all and {len(alive)} here, floors {context.quorum} and {t}",
     )
+    if not view.complete:
+        fewest, floor = min(len(side & alive) for side in view.sides), context.parameters.side_floor
+        check(fewest >= floor, Reason.ONE_SIDED, f"{fewest} on one side, floor {floor}")
     return alive
 
 

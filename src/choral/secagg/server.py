@@ -19,7 +19,9 @@ from choral.secagg import statements
 from choral.secagg.cohort import Cohort
 from choral.secagg.commands import (
     Abandon,
+    Accused,
     Close,
+    GiveUp,
     Lost,
     Received,
     Reject,
@@ -32,7 +34,7 @@ from choral.secagg.commands import (
     Uploaded,
 )
 from choral.secagg.context import Context
-from choral.secagg.masking import Accumulator
+from choral.secagg.masking import Accumulator, Spoiled
 from choral.secagg.messages import (
     Advertise,
     Bundle,
@@ -115,6 +117,8 @@ class Server:
         self._recovery: Recovery | None = None
         self._alive: frozenset[str] = frozenset()
         self._root = b""
+        self._accused: set[tuple[str, str]] = set()
+        self._open = len(self._waiting)
 
     def receive(self, event: ServerEvent) -> ServerCommands:
         """Take an event; return what is to be done now."""
@@ -126,6 +130,8 @@ class Server:
         return self._blaming(rule, event, getattr(event, "sender", ""))
 
     def _received(self, event: Received) -> ServerCommands:
+        if self.phase not in _OPEN or event.sender not in self._waiting:
+            return ()
         try:
             raw = event.message
             message = decode(raw) if isinstance(raw, bytes) else raw
@@ -134,9 +140,7 @@ class Server:
         except Breach as breach:
             return self._reject(event.sender, breach)
         rule = SERVER_TABLE.get((self.phase, type(message)))
-        if rule is None or event.sender not in self._waiting:
-            return ()
-        return self._blaming(rule, message, event.sender)
+        return () if rule is None else self._blaming(rule, message, event.sender)
 
     def _blaming(
         self, rule: Callable[[Server, Any], ServerCommands], event: Any, sender: str
@@ -144,7 +148,11 @@ class Server:
         """Apply a rule; a failed check is the sender's fault."""
         try:
             return rule(self, event)
+        except Spoiled:
+            return self._abort("spoiled_sum")
         except Breach as breach:
+            if not sender:
+                raise
             return self._reject(sender, breach)
         except ChoralError as error:
             if not sender:
@@ -160,18 +168,29 @@ class Server:
 
     def _lose(self, client: str, reason: str) -> ServerCommands:
         """Wait for a client no longer; what it answered before stays, and counts."""
-        if client in self._waiting:
-            self.lost.setdefault(client, reason)
+        if client in self._waiting and client not in self.lost:
+            self.lost[client] = reason
+            self._open -= client not in self.answered
         return self._after_answer()
 
     def _after_answer(self) -> ServerCommands:
         """Close the step once nobody is left to wait for."""
-        if self._waiting - self.answered - set(self.lost):
+        if not self._all_heard():
             return ()
-        return SERVER_TABLE[self.phase, Close](self, Close())
+        rule = SERVER_TABLE.get((self.phase, Close))
+        if rule is None:
+            return ()
+        try:
+            return rule(self, Close())
+        except ChoralError as error:  # of the step that follows: no fault of the last one to answer
+            return self._abort(f"failed: {error.message}")
+
+    def _all_heard(self) -> bool:
+        return not self._open
 
     def _answer(self, client: str) -> ServerCommands:
-        self.lost.pop(client, None)
+        was_lost = self.lost.pop(client, None) is not None
+        self._open -= not was_lost and client not in self.answered
         self.answered.add(client)
         return self._after_answer()
 
@@ -180,6 +199,7 @@ class Server:
         self._waiting = frozenset(self.answered)
         self.answered = set()
         self.lost = {name: why for name, why in self.lost.items() if name in self._waiting}
+        self._open = len(self._waiting - set(self.lost))
         self.phase = phase
 
     def _abort(self, reason: str, *blamed: str) -> ServerCommands:
@@ -187,8 +207,11 @@ class Server:
         self._sum = self._recovery = None
         return (Abandon(reason, blamed),)
 
-    def _short(self) -> bool:
-        return len(self.answered) < self._context.quorum
+    def _gave_up(self, _: GiveUp) -> ServerCommands:
+        return self._abort("given_up")
+
+    def _short(self, floor: int = 0) -> bool:
+        return len(self.answered) < max(self._context.quorum, floor)
 
     def _tell(self, message: Any) -> list[ServerCommand]:
         return [Tell(name, message) for name in sorted(self._waiting)]
@@ -213,7 +236,7 @@ class Server:
         return self._answer(m.client)
 
     def _list(self, _: Close) -> ServerCommands:
-        if self._short():
+        if self._short(self._context.parameters.least_listed):
             return self._abort("too_few_keys")
         self._next(Phase.SHARING)
         self._cohort = Cohort(self._context, self._adverts, key=self._key, beacon=self._beacon)
@@ -226,9 +249,11 @@ class Server:
         holders = len(cohort.closed(m.client))
         right = (len(m.hashes), len(m.sealed)) == (holders, holders - 1)
         check(right, Reason.BAD_SHARE, f"{len(m.hashes)} shares for {holders} holders")
-        self._verify(m.client, statements.shares(cohort.h1, m), m.signature)
+        tree = Tree([statements.hash_leaf(h) for h in m.hashes])
+        what = statements.dealt(cohort.h1, m.client, commitment=m.commitment, root=tree.root)
+        self._verify(m.client, what, m.signature)
         self._bundles[m.client] = m
-        self._trees[m.client] = Tree([statements.hash_leaf(h) for h in m.hashes])
+        self._trees[m.client] = tree
         return self._answer(m.client)
 
     def _deliver(self, _: Close) -> ServerCommands:
@@ -252,8 +277,12 @@ class Server:
             same = self._digests[m.client] == m.digest
             check(same, Reason.SECOND_VECTOR, "another vector came before")
             return ()
-        what = statements.masked(self._having().h1, client=m.client, content=m.digest)
+        cohort = self._having()
+        what = statements.masked(cohort.h1, client=m.client, content=m.digest, dealers=m.dealers)
         self._verify(m.client, what, m.signature)
+        near = (d for d in cohort.neighbours(m.client) if d in self._bundles)
+        told = statements.dealers(cohort.h1, near)
+        check(m.dealers == told, Reason.CHANGED_DEALERS, "masked with others than it was told of")
         if self._sum is not None:
             self._sum.add(event.chunks, m.digest)
         self._digests[m.client] = m.digest
@@ -263,6 +292,12 @@ class Server:
         if self._short():
             return self._abort("too_few_vectors")
         cohort = self._having()
+        for dealer in sorted(self._bundles):
+            near = self.answered.intersection(cohort.closed(dealer))
+            without = {by for by, about in self._accused if about == dealer}
+            if near and len(near - without) < self._context.parameters.t:
+                suspects = (dealer, *sorted(without)) if without else ()
+                return self._abort("too_few_good_shares", *suspects)
         self._next(Phase.AGREEING if self._context.signed else Phase.UNMASKING)
         self._alive = self._waiting
         self._recovery = Recovery(self._context, cohort, bundles=self._bundles, alive=self._alive)
@@ -290,12 +325,15 @@ class Server:
         if m.client in self.answered or self._recovery is None:
             return ()
         self._verify(m.client, statements.unmask(self._having().h1, m), m.signature)
-        wrong = self._recovery.take(m)
+        without = {about for by, about in self._accused if by == m.client}
+        wrong = self._recovery.take(m, without=without)
         told = tuple(Reject(m.client, b.reason, b.about or m.client) for b in wrong)
         return (*told, *self._answer(m.client))
 
     def _finish(self, _: Close) -> ServerCommands:
         if self._recovery is None or self._sum is None:
+            return ()
+        if not (self._recovery.complete() or self._all_heard()):
             return ()
         self.phase = Phase.ABORTED  # a sum with half of its masks off is never touched again
         try:
@@ -320,14 +358,19 @@ class Server:
     # --- any step ---------------------------------------------------------------------------------
 
     def _complained(self, m: Complaint) -> ServerCommands:
-        """Believe a client that it is out, and note whom it blames.
+        """Believe a client that it is out, and note whom it accuses: once each, and members only.
 
-        A complaint's signature is for people who look into it later; the channel says who sent it.
+        One that refuses the context signs nothing under it, and accuses nobody but the server.
         """
-        told = Reject(m.client, m.reason, m.about)
-        if not m.ends:
-            return (told,)
-        return (told, *self._lose(m.client, m.reason))
+        known = m.client in self._adverts and bool(m.signature or not self._context.signed)
+        if known:
+            self._verify(m.client, statements.complaint(self._context.h0, m), m.signature)
+        about = m.about if known and m.about in self._adverts else ""
+        told: tuple[ServerCommand, ...] = ()
+        if m.ends or (m.client, about) not in self._accused:
+            told = (Accused(m.client, m.reason, about),)
+        self._accused.add((m.client, about))
+        return (*told, *self._lose(m.client, m.reason)) if m.ends else told
 
     def _lost(self, event: Lost) -> ServerCommands:
         return self._lose(event.client, "lost")
@@ -364,5 +407,6 @@ SERVER_TABLE: Final[dict[tuple[Phase, type[Any]], Callable[[Server, Any], Server
     (Phase.UNMASKING, Close): Server._finish,
     **{(phase, Complaint): Server._complained for phase in _OPEN},
     **{(phase, Lost): Server._lost for phase in _OPEN},
+    **{(phase, GiveUp): Server._gave_up for phase in _OPEN},
 }
 """(phase, event or message) to rule. Everything else is ignored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from choral.crypto import shamir
 from choral.crypto.aead import OneTimeKey
 from choral.crypto.derivation import Purpose, derive_key
 from choral.crypto.encoding import frame
-from choral.crypto.secret import Secret, draw
+from choral.crypto.secret import Secret, Uncopied, draw
 from choral.secagg import statements
 from choral.secagg.messages import SALT_SIZE, Kind, Revealed, ShareHashes
 from choral.secagg.refusals import Breach, Reason, check
@@ -23,7 +23,7 @@ _SIZE: Final = shamir.SHARE_SIZE
 _PLAIN: Final = 2 * (_SIZE + SALT_SIZE)
 
 
-class Held:
+class Held(Uncopied):
     """One dealer's two shares in the hands of one holder; gives out one of them, once chosen.
 
     Args:
@@ -31,12 +31,13 @@ class Held:
         plain: Share of b, share of s, salt of b, salt of s.
     """
 
-    __slots__ = ("_given", "_plain", "dealer")
+    __slots__ = ("_erased", "_given", "_plain", "dealer")
 
     def __init__(self, dealer: str, plain: bytes) -> None:
         self.dealer = dealer
         self._plain = bytearray(plain)
         self._given: Kind | None = None
+        self._erased = False
 
     def hashes(self, h1: bytes, holder: str) -> ShareHashes:
         """Return the salted hashes of both shares."""
@@ -51,6 +52,8 @@ class Held:
         )
 
     def _part(self, kind: Kind) -> tuple[bytes, bytes]:
+        if self._erased:
+            raise Refused("the shares were erased", hint="a new attempt needs new keys")
         at = 0 if kind is Kind.SELF_MASK else 1
         salt = 2 * _SIZE + at * SALT_SIZE
         return bytes(self._plain[salt : salt + SALT_SIZE]), bytes(self._plain[at * _SIZE :][:_SIZE])
@@ -69,6 +72,7 @@ class Held:
     def erase(self) -> None:
         """Overwrite both shares."""
         self._plain[:] = bytes(len(self._plain))
+        self._erased = True
 
     def __repr__(self) -> str:
         return f"Held(dealer={self.dealer!r}, …)"
@@ -131,7 +135,7 @@ class Good:
     """
 
     position: int
-    share: bytes
+    share: bytes = field(repr=False)
 
 
 def recover(shares: Sequence[Good], *, threshold: int) -> Secret | None:

@@ -120,19 +120,32 @@ class Once:
         self._round = (*self._prefix, str(context.round))
 
     def enter(self) -> None:
-        """Take the attempt's number, once and for all.
+        """Enter the attempt. From now on this client stays silent in every earlier one.
+
+        Two open attempts of a round would give single clients away: half of the holders unmask one,
+        half the other, and the sums differ by few. So the counter is raised before anything else is
+        read, and `check_latest` is asked before every answer that helps to unmask.
 
         Raises:
-            Breach: It, or a later one, was answered; or another one of this round was joined; or
-                the model's sums are used up.
+            Breach: This attempt, or a later one, was entered before; the round is joined already;
+                or the model's sums are used up.
         """
-        joined = self._store.read(_slot("joined", *self._round))
+        fresh = self._store.advance(self._counter, self._context.serial)
+        check(fresh, Reason.REPLAYED, f"round {self._context.round} was answered or is over")
+        joined = self._store.read(self._joined)
         check(joined is None, Reason.JOINED, "an attempt of this round reached its end")
         for model in self._context.models:
-            free = any(self._store.read(s) is None for s in self._sums(model))
+            free = any(self._store.read(s) in (None, self._mine) for s in self._sums(model))
             check(free, Reason.MODEL_CAP, f"{self._site.max_sums} sums on this model")
-        fresh = self._store.advance(_slot("attempt", *self._prefix), self._context.serial)
-        check(fresh, Reason.REPLAYED, f"round {self._context.round} was answered or is over")
+
+    def check_latest(self) -> None:
+        """Refuse to go on once a later attempt of the run was entered.
+
+        Raises:
+            Breach: `SUPERSEDED`.
+        """
+        latest = self._store.latest(self._counter)
+        check(latest == self._context.serial, Reason.SUPERSEDED, "a later attempt was entered")
 
     def answer(self, step: str, content: bytes, *, reason: Reason) -> None:
         """Fix this attempt's one answer at a step.
@@ -144,21 +157,47 @@ class Once:
         stored = self._store.claim(slot, content)
         check(stored == content, reason, f"another answer was given at step {step}")
 
-    def join(self) -> None:
-        """Join the sum: no other attempt of this round, and one sum more on its models.
+    def count(self) -> None:
+        """Count a sum on each of the models, before the masked vector leaves.
+
+        All attempts of a round are one sum: at most one of them is ever unmasked with this client's
+        help. A round that fails has used its place all the same, since the client cannot know what
+        the server learned.
 
         Raises:
-            Breach: `JOINED` or `MODEL_CAP`.
+            Breach: `MODEL_CAP`.
         """
-        mine = self._context.h0
-        stored = self._store.claim(_slot("joined", *self._round), mine)
-        check(stored == mine, Reason.JOINED, "another attempt of this round was joined")
         for model in self._context.models:
-            taken = any(self._store.claim(s, mine) == mine for s in self._sums(model))
+            taken = any(self._store.claim(s, self._mine) == self._mine for s in self._sums(model))
             check(taken, Reason.MODEL_CAP, f"{self._site.max_sums} sums on this model")
 
+    def join(self) -> None:
+        """Join the sum: no other attempt of this round from now on.
+
+        Raises:
+            Breach: `JOINED` or `SUPERSEDED`.
+        """
+        self.check_latest()
+        mine = self._context.h0
+        stored = self._store.claim(self._joined, mine)
+        check(stored == mine, Reason.JOINED, "another attempt of this round was joined")
+        self.check_latest()  # again: `enter` raises the counter before it looks at this slot
+
+    @property
+    def _counter(self) -> str:
+        return _slot("attempt", *self._prefix)
+
+    @property
+    def _joined(self) -> str:
+        return _slot("joined", *self._round)
+
+    @property
+    def _mine(self) -> bytes:
+        """What stands for this round in a model's places."""
+        return digest("choral secagg sum v1", *(part.encode() for part in self._round))
+
     def _sums(self, model: bytes) -> list[str]:
-        """Return the slots of a model's sums; counted over all runs."""
+        """Return the places of a model's sums; counted over all runs."""
         names = range(self._site.max_sums)
         return [_slot("model", self._site.client, model.hex(), str(i)) for i in names]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 from choral.core.errors import Refused
@@ -64,13 +65,23 @@ def hashes_root(m: Bundle) -> bytes:
 def shares(h1: bytes, m: Delivery | Bundle) -> Statement:
     """Return what a dealer signs at R1."""
     if isinstance(m, Bundle):
-        return statement("secagg shares", h1, m.client.encode(), m.commitment, hashes_root(m))
-    return statement("secagg shares", h1, m.dealer.encode(), m.commitment, m.root)
+        return dealt(h1, m.client, commitment=m.commitment, root=hashes_root(m))
+    return dealt(h1, m.dealer, commitment=m.commitment, root=m.root)
 
 
-def masked(h1: bytes, *, client: str, content: bytes) -> Statement:
+def dealt(h1: bytes, dealer: str, *, commitment: bytes, root: bytes) -> Statement:
+    """Return what a dealer signs at R1, from its parts."""
+    return statement("secagg shares", h1, dealer.encode(), commitment, root)
+
+
+def dealers(h1: bytes, names: Iterable[str]) -> bytes:
+    """Return the digest of the dealers that a client masked with in this attempt."""
+    return digest("choral secagg dealers v1", h1, *(name.encode() for name in sorted(names)))
+
+
+def masked(h1: bytes, *, client: str, content: bytes, dealers: bytes) -> Statement:
     """Return what a client signs about its masked vector."""
-    return statement("secagg masked", h1, client.encode(), content)
+    return statement("secagg masked", h1, client.encode(), content, dealers)
 
 
 def survivors(h1: bytes, *, count: int, root: bytes) -> Statement:

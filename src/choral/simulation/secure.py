@@ -195,8 +195,15 @@ class Instance:
             self._held += self._server.receive(cmd.Close())
         self._pump(())
         while self.summed is None and not self.abandoned:
+            before = self._server.phase
             self._pump(self._server.receive(cmd.Close()))
+            if self._server.phase is before:  # nobody is left that could answer
+                self._pump(self._server.receive(cmd.GiveUp()))
         return self.summed
+
+    def spoil(self, reason: str) -> None:
+        """Throw the sum away: it is none of encoded updates."""
+        self.summed, self.abandoned = None, reason
 
     # --- the wire ---------------------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ class Instance:
                 self.summed = command
             elif isinstance(command, cmd.Abandon):
                 self.abandoned = command.reason
-            elif command.about == command.client:
+            elif isinstance(command, cmd.Reject) and command.about == command.client:
                 client = ClientId(command.client)
                 self._refuse(client, f"the coordinator refuses it: {command.reason}")
 
@@ -335,26 +342,30 @@ class SecureSum:
         for instance in self._instances:
             if not instance.abandoned:
                 instance.close()
+        totals = [t for t in map(self._decoded, self._instances) if t is not None]
         hopeless = self._hopeless()
         if hopeless is not None:
             return hopeless
         try:
-            totals = [self._decoded(i.summed) for i in self._instances if i.summed is not None]
             total = combine(totals, self._fleet.terms)
-        except (OutOfRange, PlanError) as error:
+        except PlanError as error:
             return Unreached(error.message)
         summed = {c for i in self._instances if i.summed for c in i.summed.survivors}
         left_out = tuple(c for c in survivors if c not in summed)
         return Closed(total, left_out)
 
-    def _decoded(self, summed: cmd.Summed) -> Total:
-        return decode_ring(
-            summed.total,
-            self._spec,
-            plan=self._plan,
-            grid=self._grid,
-            count=len(summed.survivors),
-        )
+    def _decoded(self, instance: Instance) -> Total | None:
+        """Return what a group's sum says; None where it says nothing that clients may send."""
+        if instance.summed is None:
+            return None
+        count = len(instance.summed.survivors)
+        try:
+            return decode_ring(
+                instance.summed.total, self._spec, plan=self._plan, grid=self._grid, count=count
+            )
+        except OutOfRange as error:
+            instance.spoil(error.message)
+            return None
 
 
 def _chunks(vector: RingVector) -> Iterable[RingVector]:

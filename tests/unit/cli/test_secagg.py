@@ -12,7 +12,7 @@ def test_json_has_the_check_values():
     words = "params --clients 1000 --corrupt 0.05 --dropout 0.1 --json"
     shown = json.loads(RUN.invoke(app, words.split()).stdout)
     assert (shown["suite"], shown["k"], shown["t"], shown["sigma"]) == ("graph", 78, 52, 40)
-    assert shown["threat_model"] == "active"
+    assert shown["threat_model"] == "semi-malicious"
 
 
 def test_semi_honest_json():

@@ -44,7 +44,7 @@ def test_no_beacon_costs_forty_bits_and_the_name():
     found = find(1_000)
     assert (found.sigma, found.threat_model) == (80, ThreatModel.SEMI_MALICIOUS)
     assert found.t > find(1_000, beacon=True).t
-    assert find(1_000, beacon=True).threat_model is ThreatModel.ACTIVE
+    assert find(1_000, beacon=True).threat_model is ThreatModel.SEMI_MALICIOUS
 
 
 @pytest.mark.parametrize(("corrupt", "dropout"), [(0.4, 0.3), (0.0, 0.5), (0.9, 0.1)])
