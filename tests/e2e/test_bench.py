@@ -33,10 +33,51 @@ def test_bench_simulate_reports_ratios(tmp_path):
     assert row["repeat"] == 2
 
 
-@pytest.mark.parametrize(("name", "words"), [("secagg", "not built"), ("simulat", "simulate")])
-def test_other_benches_are_named(tmp_path, name, words):
+def secagg(tmp_path, *options):
+    words = ["--clients", "6", "--params", "3000", "--dropout", "0.2"]
+    return subprocess.run(
+        [sys.executable, "-m", "choral", "bench", "secagg", *words, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_bench_secagg_reports_ratios(tmp_path):
+    report = json.loads(secagg(tmp_path, "--json").stdout)
+    assert report["name"] == "secagg"
+    assert report["workload"]["exact"] is True
+    for row in report["rows"]:
+        assert {"workload", "ours", "floor", "unit", "ratio"} <= set(row)
+    ratios = {row["workload"]: row["ratio"] for row in report["rows"]}
+    assert ratios["client, CPU"] > 0
+    assert ratios["server, CPU"] > 0
+
+
+def test_bench_secagg_shows_tables_and_says_how_far_it_is(tmp_path):
+    done = secagg(tmp_path, "--suite", "semi_honest")
+    assert "suite semi_honest" in done.stdout
+    assert "is exact" in done.stdout
+    assert "R2 vector" in done.stdout
+    assert "taking the masks off" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (("aggregate",), "not built"),
+        (("simulat",), "simulate"),
+        (("secagg", "--rounds", "2"), "no --rounds"),
+        (("simulate", "--params", "2"), "no --params"),
+        (("secagg", "--suite", "ful"), "semi_honest"),
+        (("secagg", "--clients", "3", "--dropout", "0.4"), "lost"),
+    ],
+)
+def test_wrong_words_are_named(tmp_path, name, words):
     done = subprocess.run(
-        [sys.executable, "-m", "choral", "bench", name],
+        [sys.executable, "-m", "choral", "bench", *name],
         capture_output=True,
         text=True,
         cwd=tmp_path,
