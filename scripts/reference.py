@@ -37,6 +37,7 @@ ADVICE = {
     "plan": "Take the part out that does not fit, or choose another aggregation.",
     "not_built": "Leave it out; the hint says what does the work until then.",
     "missing_extra": "Install the extra that the hint names.",
+    "certificate": "Look at the file that the message names; the hint says what puts it right.",
     "data": "Correct the file or the arrays that the message names.",
     "corrupt_row": "Correct the cell, or drop such rows with `simulation.missing: drop`.",
     "schema_mismatch": "Correct the columns, or the schema.",
@@ -55,7 +56,16 @@ ADVICE = {
     "resume_mismatch": "Give the configuration that the run was started with.",
     "fenced": "Let the other process go on.",
     "corrupt_blob": "Restore the run's folder from a copy.",
+    "transfer": "Send it again; where it comes back, look at what sends it.",
+    "malformed": "Bring both sides to one version of Choral.",
+    "too_large": "Send less, or raise the limit that the message names.",
+    "wrong_digest": "Send it again from the first byte.",
+    "truncated": "Go on from the offset that is held; Choral does so by itself.",
+    "out_of_order": "Go on from the offset that is held; Choral does so by itself.",
+    "corrupt_chunk": "Go on from the offset that is held; look at the network where it comes back.",
+    "unavailable": "Try again later; look at the address, the network and the certificates.",
     "refused": "Ask whoever owns the policy.",
+    "version_mismatch": "Upgrade the older side.",
 }
 """What a reader can do about an error, by its code."""
 
@@ -99,9 +109,7 @@ def commands() -> str:
     """Return every command with its arguments and options, from the parser itself."""
     group: Any = typer.main.get_command(app)
     parts = []
-    for name, command in group.commands.items():
-        if name in UNBUILT:
-            continue
+    for name, command in _commands(group):
         kinds = get_type_hints(command.callback)
         usage = " ".join(_usage(p, kinds) for p in command.params)
         parts.append(f"## choral {name}\n\n{doc.sentence(command.help)}\n")
@@ -109,6 +117,15 @@ def commands() -> str:
         parts.append("| argument or option | default | environment | meaning |\n|---|---|---|---|")
         parts.append("\n".join(_option(p, kinds) for p in command.params) + "\n")
     return "\n".join(parts)
+
+
+def _commands(group: Any, before: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield every command that is built, those of groups by both words."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        elif before or name not in UNBUILT:
+            yield f"{before}{name}", command
 
 
 def unbuilt_commands() -> str:
@@ -122,8 +139,13 @@ def unbuilt_commands() -> str:
 
 def _usage(parameter: Any, kinds: Mapping[str, Any]) -> str:
     if parameter.param_type_name == "argument":
-        return parameter.name.upper()
-    return f"[{_option_words(parameter, kinds)}]" + ("…" if parameter.multiple else "")
+        return _argument_word(parameter)
+    words = _option_words(parameter, kinds)
+    return (words if parameter.required else f"[{words}]") + ("…" if parameter.multiple else "")
+
+
+def _argument_word(parameter: Any) -> str:
+    return parameter.metavar or parameter.name.upper()
 
 
 def _option_words(parameter: Any, kinds: Mapping[str, Any]) -> str:
@@ -138,12 +160,14 @@ def _option_words(parameter: Any, kinds: Mapping[str, Any]) -> str:
 
 def _option(parameter: Any, kinds: Mapping[str, Any]) -> str:
     if parameter.param_type_name == "argument":
-        return f"| `{parameter.name.upper()}` | required | | {doc.sentence(parameter.help)} |"
+        needed = "required" if parameter.required else ""
+        word = _argument_word(parameter)
+        return f"| `{word}` | {needed} | | {doc.sentence(parameter.help)} |"
     default = parameter.default
     is_plain = isinstance(default, str | int | float) and not isinstance(default, bool)
     cells = (
         f"`{_option_words(parameter, kinds)}`",
-        f"`{default}`" if is_plain else "",
+        "required" if parameter.required else f"`{default}`" if is_plain else "",
         f"`{parameter.envvar}`" if parameter.envvar else "",
         doc.sentence(parameter.help),
     )

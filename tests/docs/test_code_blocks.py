@@ -101,9 +101,11 @@ COMMANDS = typer.main.get_command(app).commands
 def test_a_command_and_its_options_exist(path, block, arguments):
     if arguments[0] in {"--help", "--version"}:
         return
-    command = COMMANDS[arguments[0]]
+    command, *arguments = COMMANDS[arguments[0]], *arguments[1:]
+    if hasattr(command, "commands"):  # a group: its own command is the next word
+        command, *arguments = command.commands[arguments[0]], *arguments[1:]
     known = {o for p in command.params for o in p.opts} | {"--help"}
-    given = [a.partition("=")[0] for a in arguments[1:] if a.startswith("--")]
+    given = [a.partition("=")[0] for a in arguments if a.startswith("--")]
     assert set(given) <= known
 
 

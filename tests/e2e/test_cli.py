@@ -230,7 +230,7 @@ def test_too_few_clients_fail_the_run_with_its_json(site):
 
 @pytest.mark.parametrize(
     "command",
-    ["new", "coordinator", "client", "run", "pki", "ledger", "audit", "models", "doctor"],
+    ["new", "coordinator", "client", "run", "ledger", "audit", "models", "doctor"],
 )
 def test_what_is_not_built_says_so(command, tmp_path):
     done = choral(command, "--whatever", cwd=tmp_path, check=2)

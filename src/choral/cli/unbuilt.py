@@ -13,7 +13,6 @@ UNBUILT = {
     "coordinator": "`choral simulate FILE` runs the same federation on one machine",
     "client": "`choral simulate FILE` runs the same federation on one machine",
     "run": "`result.json` in a run's folder is what it would show",
-    "pki": "it comes with the networked coordinator",
     "ledger": "it comes with differential privacy",
     "audit": "it comes with the networked coordinator",
     "models": "a run's folder holds `model.safetensors` and `model.json`, its lineage",

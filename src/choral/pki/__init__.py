@@ -1,0 +1,1 @@
+"""Certificates, enrolments and who may issue them."""
