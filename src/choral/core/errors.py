@@ -8,7 +8,8 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── TaskNotFound            `module:attribute` cannot be imported
 │   ├── PlanError               parts that do not compose
 │   ├── NotBuilt                a documented command or option that this version lacks
-│   └── MissingExtra            an optional package is not installed
+│   ├── MissingExtra            an optional package is not installed
+│   └── CertificateError        a key, certificate or enrolment cannot be used
 ├── DataError                   local data cannot be used (exit 2)
 │   ├── CorruptRow              file, line and column of the bad cell
 │   ├── SchemaMismatch          columns that differ from the declared schema
@@ -27,7 +28,16 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── ResumeMismatch          the unfinished run has another configuration
 │   ├── Fenced                  another process drives this run now
 │   └── CorruptBlob             stored bytes do not match their digest
+├── TransferError               bytes that came are not those that were announced (exit 1)
+│   ├── Malformed               they are no message, or one that says what cannot be
+│   ├── TooLarge                more of them than allowed or declared
+│   ├── WrongDigest             their SHA-256 is another
+│   ├── Truncated               they ended before the last one
+│   ├── OutOfOrder              some before them are missing
+│   └── CorruptChunk            a chunk does not match its checksum
+├── Unavailable                 the other side cannot be reached, or not yet (exit 1)
 └── Refused                     policy, budget or authorisation (exit 3)
+    └── VersionMismatch         the two sides have no version of the protocol in common
 ```
 """
 
@@ -102,6 +112,12 @@ class MissingExtra(ConfigError):
     """An optional package is not installed."""
 
     code = "missing_extra"
+
+
+class CertificateError(ConfigError):
+    """A key, certificate or enrolment cannot be used."""
+
+    code = "certificate"
 
 
 class DataError(ChoralError):
@@ -221,11 +237,69 @@ class CorruptBlob(StoreError):
     exit_code = 1
 
 
+class TransferError(ChoralError):
+    """Bytes that came over the network are not those that were announced."""
+
+    code = "transfer"
+
+
+class Malformed(TransferError):
+    """Bytes that are no message, or a message that says what cannot be."""
+
+    code = "malformed"
+
+
+class TooLarge(TransferError):
+    """More bytes than allowed or declared."""
+
+    code = "too_large"
+
+
+class WrongDigest(TransferError):
+    """Bytes whose SHA-256 is not the declared one."""
+
+    code = "wrong_digest"
+
+
+class Truncated(TransferError):
+    """A transfer that ended before its last byte."""
+
+    code = "truncated"
+    retryable = True
+
+
+class OutOfOrder(TransferError):
+    """A chunk that starts behind the next byte that is due."""
+
+    code = "out_of_order"
+    retryable = True
+
+
+class CorruptChunk(TransferError):
+    """A chunk that does not match its checksum."""
+
+    code = "corrupt_chunk"
+    retryable = True
+
+
+class Unavailable(ChoralError):
+    """The other side cannot be reached, or is not ready yet."""
+
+    code = "unavailable"
+    retryable = True
+
+
 class Refused(ChoralError):
     """Policy, budget or authorisation says no."""
 
     code = "refused"
     exit_code = 3
+
+
+class VersionMismatch(Refused):
+    """The two sides have no version of the protocol in common."""
+
+    code = "version_mismatch"
 
 
 GRPC_STATUS: dict[str, str] = {
@@ -239,7 +313,15 @@ GRPC_STATUS: dict[str, str] = {
     "nothing_to_resume": "NOT_FOUND",
     "fenced": "ABORTED",
     "corrupt_blob": "DATA_LOSS",
+    "transfer": "INVALID_ARGUMENT",
+    "too_large": "RESOURCE_EXHAUSTED",
+    "wrong_digest": "DATA_LOSS",
+    "truncated": "ABORTED",
+    "out_of_order": "OUT_OF_RANGE",
+    "corrupt_chunk": "DATA_LOSS",
+    "unavailable": "UNAVAILABLE",
     "refused": "PERMISSION_DENIED",
+    "version_mismatch": "FAILED_PRECONDITION",
     "error": "UNKNOWN",
 }
 """Branch of the tree (by its root's code) to the name of the gRPC status that carries it."""

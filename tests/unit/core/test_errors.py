@@ -28,6 +28,7 @@ TABLE = {
     "PlanError": ("ConfigError", "plan", 2, "INVALID_ARGUMENT"),
     "NotBuilt": ("ConfigError", "not_built", 2, "INVALID_ARGUMENT"),
     "MissingExtra": ("ConfigError", "missing_extra", 2, "INVALID_ARGUMENT"),
+    "CertificateError": ("ConfigError", "certificate", 2, "INVALID_ARGUMENT"),
     "DataError": ("ChoralError", "data", 2, "FAILED_PRECONDITION"),
     "CorruptRow": ("DataError", "corrupt_row", 2, "FAILED_PRECONDITION"),
     "SchemaMismatch": ("DataError", "schema_mismatch", 2, "FAILED_PRECONDITION"),
@@ -46,7 +47,16 @@ TABLE = {
     "ResumeMismatch": ("StoreError", "resume_mismatch", 2, "FAILED_PRECONDITION"),
     "Fenced": ("StoreError", "fenced", 1, "ABORTED"),
     "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
+    "TransferError": ("ChoralError", "transfer", 1, "INVALID_ARGUMENT"),
+    "Malformed": ("TransferError", "malformed", 1, "INVALID_ARGUMENT"),
+    "TooLarge": ("TransferError", "too_large", 1, "RESOURCE_EXHAUSTED"),
+    "WrongDigest": ("TransferError", "wrong_digest", 1, "DATA_LOSS"),
+    "Truncated": ("TransferError", "truncated", 1, "ABORTED"),
+    "OutOfOrder": ("TransferError", "out_of_order", 1, "OUT_OF_RANGE"),
+    "CorruptChunk": ("TransferError", "corrupt_chunk", 1, "DATA_LOSS"),
+    "Unavailable": ("ChoralError", "unavailable", 1, "UNAVAILABLE"),
     "Refused": ("ChoralError", "refused", 3, "PERMISSION_DENIED"),
+    "VersionMismatch": ("Refused", "version_mismatch", 3, "FAILED_PRECONDITION"),
 }
 
 
@@ -89,6 +99,12 @@ def test_class_has_its_parent_code_exit_code_and_status(name: str) -> None:
     ) == TABLE[name]
 
 
+def test_what_may_succeed_later() -> None:
+    """A truncated, disordered or corrupt transfer is sent again; nothing else is, by itself."""
+    retryable = {kind.__name__ for kind in tree() if kind.retryable}
+    assert retryable == {"Truncated", "OutOfOrder", "CorruptChunk", "Unavailable"}
+
+
 def test_codes_are_unique() -> None:
     codes = [kind.code for kind in tree()]
     assert len(set(codes)) == len(codes) == len(TABLE)
@@ -105,7 +121,7 @@ def test_the_docstring_draws_the_tree() -> None:
 
 def test_exit_codes_in_the_docstring_are_true() -> None:
     stated = {name: code for name, _, code in drawn() if code is not None}
-    assert len(stated) == 7
+    assert len(stated) == 9
     assert stated == {name: TABLE[name][2] for name in stated}
 
 

@@ -1,0 +1,1 @@
+"""What travels between a coordinator and its clients: messages, frames, errors, versions."""
