@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import diagrams
 from diagrams import Explored, Outcome
 
-from choral.secagg import client, messages, server
+from choral.secagg import client, messages, server, statements
 from choral.secagg import commands as cmd
 from choral.secagg.ports import MemoryOnce
 from choral.secagg.refusals import Reason
@@ -74,7 +74,9 @@ def _client_events(found: Explored, net: Network, told: list[Any], length: int) 
             client.CLIENT_TABLE
         ):
             continue
-        _note(found, (phase, name), machine.receive(event), machine.phase)
+        commands = machine.receive(event)
+        if commands or machine.phase is not phase:  # else it is absorbing
+            _note(found, (phase, name), commands, machine.phase)
 
 
 def _client(net: Network, told: Iterable[Any]) -> client.Client:
@@ -138,9 +140,15 @@ class _Attempt:
         if name == cmd.Lost.__name__:
             return cmd.Lost(sender)
         if name == messages.Complaint.__name__:
-            said = messages.Complaint(sender, Reason.FAILED, "", True, b"")
-            return cmd.Received(sender, messages.encode(said))
+            return cmd.Received(sender, self._complaint(sender))
         return self._waiting.pop(sender)
+
+    def _complaint(self, sender: str) -> bytes:
+        said = messages.Complaint(sender, Reason.FAILED, "", True, b"")
+        if self.net.signed:
+            what = statements.complaint(self.net.context.h0, said)
+            said = replace(said, signature=self.net.keys[sender].sign(what))
+        return messages.encode(said)
 
     def _hear(self, name: str, raw: bytes) -> None:
         heard = self._heard[name] = (*self._heard.get(name, ()), raw)
@@ -153,7 +161,7 @@ class _Attempt:
         if self.server.phase is server.Phase.PLANNED:
             return [(cmd.Start.__name__, "")]
         left = sorted(self.server._waiting - self.server.answered - set(self.server.lost))
-        found = [(cmd.Close.__name__, "")]
+        found = [(cmd.Close.__name__, ""), (cmd.GiveUp.__name__, "")]
         found += [(_kind(self._waiting[name]), name) for name in left[:1] if name in self._waiting]
         for name in left[-1:]:
             found += [(kind.__name__, name) for kind in (cmd.Lost, messages.Complaint)]
@@ -168,6 +176,7 @@ class _Attempt:
 _ALONE: Final[dict[str, cmd.ServerEvent]] = {
     cmd.Start.__name__: cmd.Start(),
     cmd.Close.__name__: cmd.Close(),
+    cmd.GiveUp.__name__: cmd.GiveUp(),
 }
 
 
