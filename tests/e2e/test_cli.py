@@ -117,7 +117,7 @@ def test_workers_give_the_same_model(site):
         (["--set", "rounds=many"], 2, "rounds"),
         (["--set", "clients_per_round=9"], 2, "9 of 3 clients"),
         (["--set", "local.lr=.nan"], 2, "local.lr"),
-        (["--set", "aggregation=secure"], 2, "not built yet"),
+        (["--set", "aggregation=robust"], 2, "not built yet"),
         (["--set", "privacy={epsilon: 1}"], 2, "not built yet"),
         (["--set", "compression={name: quantise}"], 2, "not built yet"),
         (["--set", "simulation.data=nowhere/"], 2, "nowhere"),

@@ -54,7 +54,7 @@ messages = st.one_of(
     st.builds(msg.Roster, natural, digest, st.binary(max_size=256), many(member), signature),
     st.builds(msg.Bundle, text, digest, many(hashes), many(sealed), signature),
     st.builds(msg.Deliveries, many(delivery)),
-    st.builds(msg.Masked, text, digest, signature),
+    st.builds(msg.Masked, text, digest, digest, signature),
     st.builds(msg.Survivors, natural, digest, many(standing)),
     consent,
     st.builds(msg.Consents, many(consent)),

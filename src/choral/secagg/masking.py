@@ -111,6 +111,7 @@ class Accumulator:
         """Return the digest of the packed bytes, and number and checksum of the elements."""
         hasher, size, total = hashlib.sha256(), 0, 0
         for chunk in chunks():
+            self._ring.check(chunk)
             total ^= _checksum(chunk, size)
             size += chunk.size
             check(size <= self._size, Reason.WRONG_VECTOR, f"more than {self._size} elements")
