@@ -69,6 +69,13 @@ def test_heart_reproduces_flamby_s_fedavg(tmp_path):
     assert all(len(r["rounds"]) == 15 for r in runs)
 
 
+def test_heart_aggregated_securely_is_as_accurate(tmp_path):
+    secure = heart(tmp_path / "secure", "aggregation=secure")
+    for ours, plain in zip(secure, heart(tmp_path / "plain"), strict=True):
+        assert ours["aggregation"]["threat_model"] == "active"
+        assert ours["metrics"]["accuracy"] == pytest.approx(plain["metrics"]["accuracy"], abs=0.01)
+
+
 @pytest.mark.parametrize("more", ["", ", beta2: 0.999, tau: 1e-8"], ids=["paper", "flamby"])
 def test_heart_reproduces_flamby_s_fedadam(tmp_path, more):
     strategy = "strategy={name: fedadam, server_lr: 0.01" + more + "}"

@@ -82,7 +82,8 @@ class EncodingSection(Section):
         weight_unit: The weight that counts as 1; default follows the largest client of a cohort
             where all tell their number of examples, else 1 024.
         weight_cap: Weight above which a client is refused; default 1 024 times the largest
-            number of examples in the cohort, or that number itself in a secure sum.
+            number of examples in the cohort, or that number rounded up to a power of two in a
+            secure sum.
         metrics: Bounds of what clients measure into a secure sum, by name; `train_loss` and
             `update_norm` have one, and what has none stays with the client.
     """

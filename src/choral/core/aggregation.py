@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
 from choral.core.checks import one_of, real, whole
 from choral.core.errors import ConfigError
-from choral.core.exact import Encoding, grid_setting
+from choral.core.exact import Encoding, grid_setting, power_of_two
 
 SUITES: Final = ("full", "graph", "semi_honest")
 MODULI: Final = (16, 24, 32, 64)
@@ -111,9 +110,3 @@ class RingGrid:
 
 
 Grid: TypeAlias = Encoding | RingGrid
-
-
-def power_of_two(value: float) -> float:
-    """Return the smallest power of two that is at least `value`."""
-    fraction, exponent = math.frexp(value)
-    return float(2.0 ** (exponent - (fraction == 0.5)))

@@ -48,6 +48,12 @@ def grid_setting(name: str, value: Any) -> float:
     return real(f"encoding.{name}", value, least=2.0**-20, most=2.0**40)
 
 
+def power_of_two(value: float) -> float:
+    """Return the smallest power of two that is at least `value`, which is above 0."""
+    fraction, exponent = math.frexp(value)
+    return float(2.0 ** (exponent - (fraction == 0.5)))
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """The grid of a round's sum, part of its plan.
@@ -69,8 +75,7 @@ class Encoding:
         for name in ("range", "weight_unit", "weight_cap"):
             object.__setattr__(self, name, grid_setting(name, getattr(self, name)))
         for name in ("range", "weight_unit"):
-            fraction, exponent = math.frexp(getattr(self, name))
-            object.__setattr__(self, name, 2.0 ** (exponent - (fraction == 0.5)))
+            object.__setattr__(self, name, power_of_two(getattr(self, name)))
         if self.weight_cap > self.weight_unit * 2**20:
             raise ConfigError(
                 f"encoding.weight_cap {self.weight_cap}: expected at most 2^20 times the unit, "

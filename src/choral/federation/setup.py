@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from choral.core.aggregation import Aggregation, Grid, Plain, Secure, power_of_two
+from choral.core.aggregation import Aggregation, Grid, Plain, Secure
 from choral.core.errors import ConfigError
-from choral.core.exact import Encoding
+from choral.core.exact import Encoding, power_of_two
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Cohort, Local, Objective, Plan, Terms

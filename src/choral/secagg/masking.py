@@ -77,11 +77,12 @@ class Accumulator:
         context: Of the attempt.
     """
 
-    __slots__ = ("_ring", "_size", "total")
+    __slots__ = ("_ring", "_size", "_whole", "total")
 
     def __init__(self, context: Context) -> None:
         self._ring = context.encoding.ring
         self._size = context.encoding.size
+        self._whole = True
         self.total: RingVector = self._ring.zeros(self._size)
 
     def add(self, chunks: Source, content: bytes) -> None:
@@ -100,11 +101,17 @@ class Accumulator:
         except ChoralError as error:
             raise Breach(Reason.WRONG_VECTOR, error.message) from None
         check(found == content, Reason.WRONG_VECTOR, "the elements are not those announced")
+        self._check_whole()
+        self._whole = False  # until it is: an interrupt leaves a part of a vector in the sum
         try:
             added = self._add(chunks)
-        except BaseException as error:
+        except Exception as error:
             raise Spoiled from error
-        if added != checksum:
+        self._whole = added == checksum
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        if not self._whole:
             raise Spoiled
 
     def _read(self, chunks: Source) -> tuple[bytes, tuple[int, int]]:
@@ -129,7 +136,12 @@ class Accumulator:
         return size, total
 
     def remove(self, mask: Mask, *, sign: Literal[1, -1]) -> None:
-        """Take out a mask that was added with this sign."""
+        """Take out a mask that was added with this sign.
+
+        Raises:
+            Spoiled: An earlier `add` did not come to its end.
+        """
+        self._check_whole()
         mask.add_into(self.total, start=0, sign=-1 if sign == 1 else 1)
         mask.erase()
 

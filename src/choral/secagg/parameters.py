@@ -21,7 +21,8 @@ sigma too, and fewer than t of the k neighbours surviving, for some client, has 
 At least n - delta n clients must be listed at R1, since the corrupt ones among fewer would weigh
 more. Without a beacon the bounds are those of just so many. With one, and in `semi_honest`, they
 are those of the whole cohort, as the papers have it; if a tenth of it is missing, sigma is then up
-to 5 bits less. A fraction of clients is rounded up where it helps the server.
+to 5 bits less. On a random graph a fraction of clients is
+rounded up where it helps the server.
 """
 
 from __future__ import annotations
@@ -238,21 +239,31 @@ def verify(parameters: Parameters) -> None:
         raise Refused(f"corrupt {p.corrupt} + 2 x dropout {p.dropout} is not below 1")
     if p.suite is Suite.FULL and not p.complete:
         raise Refused(f"suite {p.suite} for {p.clients} clients and {p.k} neighbours")
-    if p.complete:
-        least = full_threshold(p.clients) if active else semi_honest_threshold(p.clients)
-        _check_corrupt(p)
-    else:
-        floor = SIGMA if p.beacon or not active else SIGMA_WITHOUT_BEACON
-        if p.sigma < floor:
-            raise Refused(f"sigma {p.sigma}, expected at least {floor} for this graph")
-        found = _least_secure(p)
-        least = p.k + 2 if found is None or p.side_floor > p.k // 2 else found
+    least = _least_threshold(p)
     if p.t < least:
         raise Refused(
             f"threshold {p.t} of {p.k + 1} holders among {p.clients} clients: "
             f"{p.suite} at sigma {p.sigma} needs at least {least}",
             hint="the server asked for less than its own context promises",
         )
+
+
+def _least_threshold(p: Parameters) -> int:
+    """Return the smallest t that keeps what the parameters claim; k + 2 where none does.
+
+    Raises:
+        Refused: They claim more than their graph can keep, or too few bits.
+    """
+    active = p.suite is not Suite.SEMI_HONEST
+    if p.complete:
+        if _count(p.corrupt, p.clients) > _withstands(p):
+            raise Refused(f"corrupt {p.corrupt}: {p.suite} of {p.clients} withstands less")
+        return full_threshold(p.clients) if active else semi_honest_threshold(p.clients)
+    floor = SIGMA if p.beacon or not active else SIGMA_WITHOUT_BEACON
+    if p.sigma < floor:
+        raise Refused(f"sigma {p.sigma}, expected at least {floor} for this graph")
+    found = _least_secure(p)
+    return p.k + 2 if found is None or p.side_floor > p.k // 2 else found
 
 
 def _check_fractions(gamma: float, delta: float) -> None:
@@ -267,10 +278,9 @@ def _check_fractions(gamma: float, delta: float) -> None:
 
 def _check_complete(p: Parameters) -> None:
     """Refuse fractions beyond what the complete graph's threshold tolerates."""
-    most = p.clients // 3 if p.suite is Suite.FULL else p.t - 1
-    if _count(p.corrupt, p.clients) > most:
+    if _count(p.corrupt, p.clients) > _withstands(p):
         raise PlanError(
-            f"{p.corrupt:g} of {p.clients} clients corrupt: {p.suite} tolerates {most}",
+            f"{p.corrupt:g} of {p.clients} clients corrupt: {p.suite} tolerates {_withstands(p)}",
             hint="a smaller fraction",
         )
     if _count(p.dropout, p.clients) > p.tolerated_losses:
@@ -281,11 +291,9 @@ def _check_complete(p: Parameters) -> None:
         )
 
 
-def _check_corrupt(p: Parameters) -> None:
-    """Refuse a claim about corrupt clients that a complete graph's threshold does not keep."""
-    most = p.t - 1 if p.suite is Suite.SEMI_HONEST else p.clients // 3
-    if _count(p.corrupt, p.clients) > most:
-        raise Refused(f"corrupt {p.corrupt}: {p.suite} of {p.clients} clients withstands {most}")
+def _withstands(p: Parameters) -> int:
+    """Return how many corrupt clients the threshold of a complete graph withstands."""
+    return p.t - 1 if p.suite is Suite.SEMI_HONEST else p.clients // 3
 
 
 def _count(fraction: float, clients: int) -> int:

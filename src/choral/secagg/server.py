@@ -335,15 +335,9 @@ class Server:
             return ()
         if not (self._recovery.complete() or self._all_heard()):
             return ()
-        self.phase = Phase.ABORTED  # a sum with half of its masks off is never touched again
-        try:
-            self._recovery.unmask(self._sum)
-        except BadDealer as error:
-            return self._abort("bad_dealer", error.dealer)
-        except TooFewShares as error:
-            return self._abort(f"too_few_shares_of {error.dealer}")
-        except ChoralError as error:
-            return self._abort(f"unmasking failed: {error.message}")
+        failed = self._unveil(self._recovery, self._sum)
+        if failed:
+            return self._abort(*failed)
         total, encoding = self._sum.total, self._context.encoding
         weight = int(total[encoding.weight_at]) if encoding.weight_at < encoding.size else 0
         count, h1 = len(self._alive), self._having().h1
@@ -354,6 +348,21 @@ class Server:
         names = sorted(self._alive)
         told = (Tell(name, result) for name in names)
         return (Summed(total, tuple(names), result), *told)
+
+    def _unveil(self, recovery: Recovery, total: Accumulator) -> tuple[str, ...]:
+        """Take all masks off; return why it fails and who is to blame, or nothing."""
+        self.phase = Phase.ABORTED  # a sum with half of its masks off is never touched again
+        try:
+            recovery.unmask(total)
+        except BadDealer as error:
+            return ("bad_dealer", error.dealer)
+        except TooFewShares as error:
+            return (f"too_few_shares_of {error.dealer}",)
+        except Spoiled:
+            return ("spoiled_sum",)
+        except ChoralError as error:
+            return (f"unmasking failed: {error.message}",)
+        return ()
 
     # --- any step ---------------------------------------------------------------------------------
 

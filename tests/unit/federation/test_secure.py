@@ -5,13 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from choral.core.aggregation import RingGrid, Secure
+from choral.core.aggregation import MODULI, SUITES, RingGrid, Secure
 from choral.core.errors import ChoralError, ConfigError, PlanError, UnknownName
 from choral.core.keys import Key
 from choral.crypto.fixed_point import check_no_overflow
+from choral.crypto.ring import Ring
 from choral.federation import secure
 from choral.federation.compose import aggregation_of
 from choral.federation.policy import RoundPolicy
+from choral.secagg.parameters import Suite
 
 TRIM = {"name": "trimmed_mean", "trim": 0.5}
 
@@ -138,6 +140,12 @@ def test_terms_that_are_right():
 def test_a_grid_counts_whole_examples():
     grid = RingGrid(200, 1000, 29, 32, ())
     assert (grid.range, grid.weight_unit, grid.one) == (256.0, 1024.0, 2**27)
+
+
+def test_the_words_of_a_plan_are_those_of_the_protocol():
+    assert tuple(Suite) == SUITES
+    for bits in MODULI:
+        assert Ring(bits).bits == bits
 
 
 def test_the_promise_is_that_of_the_smallest_group():
