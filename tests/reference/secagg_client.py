@@ -261,7 +261,7 @@ def deal(c):
         sealed.append(p.seal(key, b"".join(parts), c.h1, c.client, holder))
     m = {"client": c.client, "commitment": w.commitment(c.h1, c.b)}
     m |= {"hashes": hashes, "sealed": sealed}
-    root = p.tree_root([w.write("hashes", h) for h in hashes])
+    root = p.tree_root([w.write_packed("hashes", h) for h in hashes])
     m["signature"] = signature(c, w.say_shares(c.h1, c.client, m["commitment"], root))
     return w.write("secagg bundle", m)
 
@@ -287,7 +287,7 @@ def delivered(c, m):
         who = d["dealer"]
         said = w.say_shares(c.h1, who, d["commitment"], d["root"])
         check_signature(c, c.peers[who]["verify_key"], said, d["signature"], "bad_signature", who)
-        leaf = w.write("hashes", d["hashes"])
+        leaf = w.write_packed("hashes", d["hashes"])
         good = p.included(leaf, d["place"], len(c.holders), d["proof"], d["root"])
         check(good, "bad_inclusion_proof", who)
         try:

@@ -78,7 +78,17 @@ def public_of(private):
 
 
 def canonical(public):
-    return len(public) == 32 and int.from_bytes(public, "little") < FIELD
+    """A key of 32 bytes with one spelling whose order does not divide 8."""
+    u = int.from_bytes(public, "little")
+    return len(public) == 32 and u < FIELD and not order_divides_8(u)
+
+
+def order_divides_8(u):
+    x, z = u, 1  # doubled three times by RFC 7748; z = 0 is infinity
+    for _ in range(3):
+        plus, minus = (x + z) ** 2, (x - z) ** 2
+        x, z = plus * minus % FIELD, (plus - minus) * (plus + 121665 * (plus - minus)) % FIELD
+    return z == 0
 
 
 def exchange(private, public, about=""):

@@ -104,9 +104,6 @@ def go_on(s, step, least):
 
 def check_advertise(s, m, _):
     secagg_client.check_advertise(s, m)
-    probe = bytes(range(1, 33))
-    for public in (m["transport"], m["mask"]):
-        p.exchange(probe, public, m["client"])
     secagg_client.check_distinct([m])
     known = {a[kind] for a in s.answers.values() for kind in ("transport", "mask", "verify_key")}
     fresh = not {m["transport"], m["mask"], m["verify_key"]} - {b""} & known
@@ -156,7 +153,7 @@ def check_bundle(s, m, _):
 
 
 def leaves_of(bundle):
-    return [w.write("hashes", h) for h in bundle["hashes"]]
+    return [w.write_packed("hashes", h) for h in bundle["hashes"]]
 
 
 def check_signed(s, m, said):

@@ -57,7 +57,7 @@ REASONS = [
 
 H = ("bytes", 32)
 SIGNATURE = ("bytes", 0, 64)
-PROOF = ("list", H)
+PROOF = ("block", H)
 
 RECORDS = {
     "encoding": [
@@ -104,60 +104,37 @@ RECORDS = {
         ("enrolment", SIGNATURE),
         ("signature", SIGNATURE),
     ],
-    "member": [
-        ("index", "natural"),
-        ("advertise", ("record", "secagg advertise")),
-        ("proof", PROOF),
-    ],
     "secagg roster": [
         ("count", "natural"),
         ("root", H),
         ("beacon", ("bytes", *range(257))),
-        ("members", ("list", ("record", "member"))),
+        ("members", ("list", ("row", "member"))),
         ("signature", SIGNATURE),
     ],
-    "hashes": [("self_mask", H), ("mask_key", H)],
     "secagg bundle": [
         ("client", "text"),
         ("commitment", H),
-        ("hashes", ("list", ("record", "hashes"))),
-        ("sealed", ("list", ("bytes", 152))),
+        ("hashes", ("block", ("packed", "hashes"))),
+        ("sealed", ("block", ("bytes", 152))),
         ("signature", SIGNATURE),
     ],
-    "delivery": [
-        ("dealer", "text"),
-        ("place", "natural"),
-        ("commitment", H),
-        ("root", H),
-        ("hashes", ("record", "hashes")),
-        ("proof", PROOF),
-        ("sealed", ("bytes", 152)),
-        ("signature", SIGNATURE),
-    ],
-    "secagg deliveries": [("deliveries", ("list", ("record", "delivery")))],
+    "secagg deliveries": [("deliveries", ("list", "delivery"))],
     "secagg masked": [
         ("client", "text"),
         ("digest", H),
         ("dealers", H),
         ("signature", SIGNATURE),
     ],
-    "standing": [("index", "natural"), ("alive", "flag"), ("proof", PROOF)],
     "secagg survivors": [
         ("count", "natural"),
         ("root", H),
-        ("standings", ("list", ("record", "standing"))),
+        ("standings", ("list", ("row", "standing"))),
     ],
     "secagg consent": [("client", "text"), ("signature", SIGNATURE)],
-    "secagg consents": [("consents", ("list", ("record", "secagg consent")))],
-    "revealed": [
-        ("dealer", "text"),
-        ("kind", ("word", "b", "s")),
-        ("salt", H),
-        ("share", ("bytes", 36)),
-    ],
+    "secagg consents": [("consents", ("list", ("row", "consent")))],
     "secagg unmask": [
         ("client", "text"),
-        ("revealed", ("list", ("record", "revealed"))),
+        ("revealed", ("table", "revealed")),
         ("signature", SIGNATURE),
     ],
     "secagg result": [
@@ -176,6 +153,28 @@ RECORDS = {
         ("signature", SIGNATURE),
     ],
 }
+ROWS = {
+    "member": [
+        ("index", "natural"),
+        ("advertise", ("record", "secagg advertise")),
+        ("proof", PROOF),
+    ],
+    "standing": [("index", "natural"), ("alive", "flag"), ("proof", PROOF)],
+    "consent": [("client", "text"), ("signature", SIGNATURE)],
+}
+PACKED = {
+    "hashes": [("self_mask", H), ("mask_key", H)],
+    "revealed": [("kind", ("word", "b", "s")), ("salt", H), ("share", ("bytes", 36))],
+    "delivery": [
+        ("place", "natural"),
+        ("commitment", H),
+        ("root", H),
+        ("hashes", ("packed", "hashes")),
+        ("sealed", ("bytes", 152)),
+    ],
+}
+SIZES = {"hashes": 64, "revealed": 69, "delivery": 288}
+KEYS = {"revealed": "dealer"}
 MESSAGES = [label for label in RECORDS if label.startswith("secagg ")]
 
 
@@ -188,14 +187,80 @@ def write_field(kind, value):
         return bytes([value])
     if kind == "text":
         return value.encode("utf-8")
+    if kind == "delivery":
+        body = write_packed(kind, value) + value["signature"]
+        return frame(value["dealer"], body, write_field(PROOF, value["proof"]))
     match kind[0]:
         case "word":
             return value.encode("utf-8")
         case "list":
             return frame(*(write_field(kind[1], item) for item in value))
+        case "block":
+            return b"".join(write_field(kind[1], item) for item in value)
         case "record":
             return write(kind[1], value)
+        case "row":
+            return frame(*(write_field(k, value[name]) for name, k in ROWS[kind[1]]))
+        case "packed":
+            return write_packed(kind[1], value)
+        case "table":
+            keys = frame(*(row[KEYS[kind[1]]] for row in value))
+            return frame(keys, b"".join(write_packed(kind[1], row) for row in value))
     return value
+
+
+def write_packed(name, value):
+    return b"".join(write_field(kind, value[field]) for field, kind in PACKED[name])
+
+
+def read_packed(name, raw):
+    check(len(raw) == SIZES[name], BAD)
+    value, at = {}, 0
+    for field, kind in PACKED[name]:
+        size = size_of(kind)
+        value[field] = read_field(kind, raw[at : at + size])
+        at += size
+    return value
+
+
+def size_of(kind):
+    if kind == "natural":
+        return 8
+    if kind[0] == "word":
+        return len(kind[1])
+    return SIZES[kind[1]] if kind[0] == "packed" else kind[1]
+
+
+def cut(raw, size):
+    check(len(raw) % size == 0, BAD)
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+
+def read_delivery(raw):
+    parts = unframe(raw)
+    check(len(parts) == 3, BAD)
+    dealer, body, proof = parts
+    size = SIZES["delivery"]
+    value = {"dealer": read_field("text", dealer), **read_packed("delivery", body[:size])}
+    value["proof"] = read_field(PROOF, proof)
+    value["signature"] = read_field(SIGNATURE, body[size:])
+    return value
+
+
+def read_row(name, raw):
+    parts = unframe(raw)
+    check(len(parts) == len(ROWS[name]), BAD)
+    pairs = zip(ROWS[name], parts, strict=True)
+    return {field: read_field(kind, part) for (field, kind), part in pairs}
+
+
+def read_table(name, raw):
+    parts = unframe(raw)
+    check(len(parts) == 2, BAD)
+    keys = read_field(("list", "text"), parts[0])
+    rows = [read_packed(name, part) for part in cut(parts[1], SIZES[name])]
+    check(len(keys) == len(rows), BAD)
+    return [{KEYS[name]: key, **row} for key, row in zip(keys, rows, strict=True)]
 
 
 def read_field(kind, raw):
@@ -209,6 +274,8 @@ def read_field(kind, raw):
     if kind == "flag":
         check(raw in (b"\0", b"\1"), BAD)
         return raw == b"\1"
+    if kind == "delivery":
+        return read_delivery(raw)
     if kind == "text":
         check(len(raw) <= 256 and is_utf8(raw), BAD)
         return raw.decode("utf-8")
@@ -219,8 +286,16 @@ def read_field(kind, raw):
             return words[raw]
         case "list":
             return [read_field(kind[1], part) for part in unframe(raw)]
+        case "block":
+            return [read_field(kind[1], part) for part in cut(raw, size_of(kind[1]))]
         case "record":
             return read(kind[1], raw)
+        case "row":
+            return read_row(kind[1], raw)
+        case "packed":
+            return read_packed(kind[1], raw)
+        case "table":
+            return read_table(kind[1], raw)
     check(len(raw) in kind[1:], BAD)
     return raw
 
@@ -319,8 +394,8 @@ def say_survivors(h1, count, root):
 
 
 def say_unmask(h1, m):
-    records = b"".join(write("revealed", r) for r in m["revealed"])
-    return statement("secagg unmask", h1, m["client"], sha256(records))
+    revealed = write_field(("table", "revealed"), m["revealed"])
+    return statement("secagg unmask", h1, m["client"], sha256(revealed))
 
 
 def say_result(m):

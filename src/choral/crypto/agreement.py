@@ -15,6 +15,14 @@ PUBLIC_SIZE: Final = 32
 
 FIELD: Final = 2**255 - 19
 
+_ORDER_8: Final = (
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+LOW_ORDER: Final = frozenset({0, 1, FIELD - 1, *_ORDER_8})
+"""All u whose point has an order that divides 8, on the curve or on its twist: with each of them
+every private key gives zero."""
+
 
 class AgreementKey(Uncopied):
     """An X25519 key pair.
@@ -44,8 +52,7 @@ class AgreementKey(Uncopied):
         """Return the secret shared with the owner of a public key; derive keys from it.
 
         Raises:
-            Refused: `check_public_key` refuses the peer's key, it has low order, or this pair
-                was erased.
+            Refused: `check_public_key` refuses the peer's key, or this pair was erased.
         """
         check_public_key(peer)
         if self._private is None:
@@ -69,15 +76,18 @@ class AgreementKey(Uncopied):
 
 
 def check_public_key(peer: bytes) -> None:
-    """Refuse bytes that are no canonical X25519 public key.
+    """Refuse bytes that are no canonical X25519 public key, or one of low order.
 
     RFC 7748 lets a receiver ignore the top bit and reduce modulo 2^255 - 19, so that one key has
     several spellings. Here a key is its bytes, and two spellings would pass for two keys.
 
     Raises:
-        Refused: Not 32 bytes, or not below 2^255 - 19.
+        Refused: Not 32 bytes, not below 2^255 - 19, or a point whose order divides 8.
     """
     if len(peer) != PUBLIC_SIZE:
         raise Refused(f"X25519 public key of {len(peer)} bytes, expected {PUBLIC_SIZE}")
-    if int.from_bytes(peer, "little") >= FIELD:
+    u = int.from_bytes(peer, "little")
+    if u >= FIELD:
         raise Refused("X25519 public key is not in canonical form: expected less than 2^255 - 19")
+    if u in LOW_ORDER:
+        raise Refused("X25519 public key of low order: everybody would know the secret")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 LENGTH_SIZE: Final = 8
@@ -10,6 +11,25 @@ LENGTH_SIZE: Final = 8
 
 DIGEST_SIZE: Final = 32
 """Bytes of a SHA-256 digest."""
+
+_SHORT: Final = 1024
+_LENGTHS: Final = tuple(i.to_bytes(LENGTH_SIZE, "little") for i in range(_SHORT))
+"""What most lengths look like."""
+
+
+def length(size: int) -> bytes:
+    """Return the bytes that stand before a field of so many bytes."""
+    return _LENGTHS[size] if size < _SHORT else size.to_bytes(LENGTH_SIZE, "little")
+
+
+def framed(fields: Iterable[bytes]) -> bytes:
+    """Return fields as bytes, each after its length; `frame` is this with a label in front."""
+    parts: list[bytes] = []
+    for field in fields:
+        size = len(field)  # `length` without its call
+        parts.append(_LENGTHS[size] if size < _SHORT else size.to_bytes(LENGTH_SIZE, "little"))
+        parts.append(field)
+    return b"".join(parts)
 
 
 def frame(label: str, *fields: bytes) -> bytes:
@@ -27,8 +47,7 @@ def frame(label: str, *fields: bytes) -> bytes:
     >>> frame("a", b"").hex()
     '0100000000000000610000000000000000'
     """
-    parts = (label.encode(), *fields)
-    return b"".join(len(part).to_bytes(LENGTH_SIZE, "little") + part for part in parts)
+    return framed((label.encode(), *fields))
 
 
 def digest(label: str, *fields: bytes) -> bytes:

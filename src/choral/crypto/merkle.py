@@ -46,11 +46,12 @@ class Tree:
     __slots__ = ("_levels",)
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
-        level = [_leaf(value) for value in leaves]
+        sha256 = hashlib.sha256
+        level = [sha256(LEAF_PREFIX + value).digest() for value in leaves]
         self._levels = [level]
         while len(level) > 1:
             pairs = zip(level[::2], level[1::2], strict=False)
-            above = [_node(left, right) for left, right in pairs]
+            above = [sha256(NODE_PREFIX + left + right).digest() for left, right in pairs]
             level = above + level[len(above) * 2 :]
             self._levels.append(level)
 
@@ -79,6 +80,17 @@ class Tree:
                 path.append(level[beside])
             index >>= 1
         return tuple(path)
+
+    def proofs(self) -> list[tuple[bytes, ...]]:
+        """Return the proof of every leaf, in order: they share their upper parts."""
+        found: list[tuple[bytes, ...]] = [()]
+        for level in reversed(self._levels[:-1]):
+            last = len(level) - 1
+            found = [
+                (level[i ^ 1], *found[i >> 1]) if i ^ 1 <= last else found[i >> 1]
+                for i in range(len(level))
+            ]
+        return found[: self.size]
 
 
 def verify_inclusion(

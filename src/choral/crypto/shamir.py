@@ -120,17 +120,29 @@ def pack_share(row: Shares) -> bytes:
     return row.astype("<u4").tobytes()
 
 
-def unpack_share(raw: bytes, *, secrets: int) -> Shares:
-    """Return the shares that `pack_share` packed, `[secrets, LIMBS]`.
+def unpack_shares(raws: Sequence[bytes], *, secrets: int) -> Shares:
+    """Return the shares that `pack_share` packed, of one holder each: `[holders, secrets, LIMBS]`.
 
     Raises:
         Refused: Another length, or an element is not below `PRIME`.
     """
-    if len(raw) != secrets * SHARE_SIZE:
-        raise Refused(f"a share of {len(raw)} bytes, expected {secrets * SHARE_SIZE}")
-    row = np.frombuffer(raw, "<u4").astype(np.uint32).reshape(secrets, LIMBS)
-    if row.size and int(row.max()) >= PRIME:
+    size = secrets * SHARE_SIZE
+    wrong = [raw for raw in raws if len(raw) != size]
+    if wrong:
+        raise Refused(f"a share of {len(wrong[0])} bytes, expected {size}")
+    rows = np.frombuffer(b"".join(raws), "<u4").astype(np.uint32)
+    if rows.size and int(rows.max()) >= PRIME:
         raise Refused(f"a share holds an element that is not below {PRIME}")
+    return rows.reshape(len(raws), secrets, LIMBS)
+
+
+def unpack_share(raw: bytes, *, secrets: int) -> Shares:
+    """Return the shares of one holder, `[secrets, LIMBS]`.
+
+    Raises:
+        Refused: As `unpack_shares`.
+    """
+    row: Shares = unpack_shares([raw], secrets=secrets)[0]
     return row
 
 
@@ -237,17 +249,19 @@ def _powers(holders: int, threshold: int) -> _Split:
 def _lagrange(positions: tuple[int, ...]) -> _Split:
     """Return the weights of these positions at 0, as one split row.
 
-    The weight of x is the product of y / (y - x) over the other positions y.
+    The weight of x is the product of y / (y - x) over the other positions y: the product of all
+    positions, over x times that of y - x.
     """
     if len(set(positions)) != len(positions) or not all(1 <= x <= MAX_HOLDERS for x in positions):
         raise Refused(f"share positions are not different numbers in 1 to {MAX_HOLDERS}")
     x = np.array(positions, np.int64)
-    above = np.broadcast_to(x, (x.size, x.size)).copy()
     below = (x[None, :] - x[:, None]) % PRIME
-    for matrix in (above, below):
-        np.fill_diagonal(matrix, 1)
+    np.fill_diagonal(below, x)
+    above = 1
+    for position in positions:
+        above = above * position % PRIME
     inverse = [pow(value, -1, PRIME) for value in _product(below).tolist()]
-    return _split(_modulo(_product(above) * np.array(inverse, np.int64))[None, :])
+    return _split(_modulo(above * np.array(inverse, np.int64))[None, :])
 
 
 def _product(matrix: _Residues) -> _Residues:

@@ -1,22 +1,26 @@
 """One byte string per message, and back: records of framed fields, read strictly.
 
-Every field stands after its length (`crypto.encoding`), so a reader knows where it ends. A field
-type has one spelling per value. Whatever else arrives raises `Breach` with `Reason.MALFORMED`.
+Every field stands after its length (`crypto.encoding`), so a reader knows where it ends; what is
+there many times and always has the same size stands in one block without lengths. A field type has
+one spelling per value. Whatever else arrives raises `Breach` with `Reason.MALFORMED`.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain, starmap
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from choral.crypto.encoding import LENGTH_SIZE, frame
+from choral.crypto.encoding import LENGTH_SIZE, framed
 from choral.secagg.refusals import Breach, Reason
 
 MAX_TEXT: Final = 256
 _DOUBLE: Final = struct.Struct("<d")
+_LENGTH: Final = struct.Struct("<Q")
 
 
 class Wire(Protocol):
@@ -136,37 +140,81 @@ class Many:
 
     def write(self, value: Sequence[Any]) -> bytes:
         """Return the items, each after its length."""
-        parts = [self.item.write(v) for v in value]
-        return b"".join(len(p).to_bytes(LENGTH_SIZE, "little") + p for p in parts)
+        return framed(map(self.item.write, value))
 
     def read(self, raw: bytes) -> tuple[Any, ...]:
         """Return the items."""
-        return tuple(self.item.read(part) for part in split(raw))
+        return tuple(map(self.item.read, split(raw)))
+
+
+class Block:
+    """A tuple of values of one size, one after the other.
+
+    Args:
+        layout: Sizes of a value's byte strings, for `struct`.
+        make: Makes a value from them.
+        parts: Gives them back.
+    """
+
+    __slots__ = ("_layout", "_make", "_parts")
+
+    def __init__(
+        self,
+        layout: str,
+        *,
+        make: Callable[..., Any],
+        parts: Callable[[Any], Iterable[bytes]],
+    ) -> None:
+        self._layout = struct.Struct(layout)
+        self._make = make
+        self._parts = parts
+
+    def write(self, value: Sequence[Any]) -> bytes:
+        """Return the values without lengths."""
+        raw = b"".join(chain.from_iterable(map(self._parts, value)))
+        if len(raw) != len(value) * self._layout.size:
+            raise malformed(f"a block of {len(raw)} bytes for {len(value)} values")
+        return raw
+
+    def read(self, raw: bytes) -> tuple[Any, ...]:
+        """Return the values."""
+        if len(raw) % self._layout.size:
+            raise malformed(f"{len(raw)} bytes, expected a multiple of {self._layout.size}")
+        return tuple(starmap(self._make, self._layout.iter_unpack(raw)))
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A dataclass under a label; `wires` has its fields' types in order."""
+    """A dataclass under a label, or under none; `wires` has its fields' types in order."""
 
     label: str
     kind: type[Any]
     wires: tuple[Wire, ...]
-    _names: tuple[str, ...] = field(init=False)
+    _label: tuple[bytes, ...] = field(init=False)
+    _parts: Callable[[Any], tuple[Any, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_names", tuple(f.name for f in fields(self.kind)))
+        object.__setattr__(self, "_label", (self.label.encode(),) if self.label else ())
+        names = [f.name for f in fields(self.kind)]
+        one = attrgetter(*names)
+        parts = one if len(names) > 1 else lambda value: (one(value),)
+        object.__setattr__(self, "_parts", parts)
 
     def write(self, value: Any) -> bytes:
         """Return the label and the fields."""
-        pairs = zip(self._names, self.wires, strict=True)
-        return frame(self.label, *[wire.write(getattr(value, name)) for name, wire in pairs])
+        pairs = zip(self.wires, self._parts(value), strict=True)
+        return framed((*self._label, *[wire.write(part) for wire, part in pairs]))
 
     def read(self, raw: bytes) -> Any:
         """Return the value."""
-        parts = split(raw)
-        if not parts or parts[0] != self.label.encode() or len(parts) != len(self.wires) + 1:
+        return self.of(split(raw))
+
+    def of(self, parts: Sequence[bytes]) -> Any:
+        """Return the value of a frame that was split."""
+        start = len(self._label)
+        if len(parts) != len(self.wires) + start or tuple(parts[:start]) != self._label:
             raise malformed(f"bytes that are no {self.kind.__name__}")
-        return self.kind(*(w.read(p) for w, p in zip(self.wires, parts[1:], strict=True)))
+        return self.kind(*[w.read(p) for w, p in zip(self.wires, parts[start:], strict=True)])
 
 
 def split(raw: bytes) -> list[bytes]:
@@ -175,15 +223,21 @@ def split(raw: bytes) -> list[bytes]:
     Raises:
         Breach: The lengths do not add up.
     """
-    parts, at = [], 0
-    while at < len(raw):
+    parts, at, size = [], 0, len(raw)
+    while at < size:
         start = at + LENGTH_SIZE
-        end = start + int.from_bytes(raw[at:start], "little")
-        if start > len(raw) or end > len(raw):
-            raise malformed(f"a field that ends at {end} of {len(raw)} bytes")
-        parts.append(raw[start:end])
-        at = end
+        if start > size:
+            raise malformed(f"{size - at} bytes after the last field")
+        at = start + _LENGTH.unpack_from(raw, start - LENGTH_SIZE)[0]
+        if at > size:
+            raise malformed(f"a field that ends at {at} of {size} bytes")
+        parts.append(raw[start:at])
     return parts
+
+
+def alone(value: bytes) -> tuple[bytes]:
+    """Return a byte string as all the parts of a value: for a block of byte strings."""
+    return (value,)
 
 
 NATURAL: Final = _Natural()
@@ -191,5 +245,6 @@ REAL: Final = _Real()
 TEXT: Final = _Text()
 FLAG: Final = _Flag()
 DIGEST: Final = Raw((32,))
+DIGESTS: Final = Block("32s", make=lambda value: value, parts=alone)
 SIGNATURE: Final = Raw((0, 64))
 """Empty in the semi-honest suite, which has no signatures."""

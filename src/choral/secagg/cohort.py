@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from choral.crypto.encoding import length
 from choral.crypto.merkle import Tree
 from choral.crypto.signatures import SigningKey
 from choral.secagg import statements
@@ -17,11 +18,12 @@ from choral.secagg.messages import (
     Consent,
     Consents,
     Deliveries,
-    Delivery,
     Member,
     Roster,
     Standing,
     Survivors,
+    delivery_head,
+    pack_delivery,
 )
 from choral.secagg.roster import standings
 
@@ -49,6 +51,7 @@ class Cohort:
         "_signature",
         "_threshold",
         "_tree",
+        "_whole",
         "adverts",
         "beacon",
         "h1",
@@ -71,6 +74,7 @@ class Cohort:
         self._closed: dict[str, tuple[str, ...]] = {}
         self._places: dict[str, dict[str, int]] = {}
         self._members: dict[int, Member] = {}
+        self._whole: Roster | None = None
         self._tree = Tree([ADVERTISE.write(adverts[name]) for name in self.ids])
         count, root = len(self.ids), self._tree.root
         seed = graph_seed(context.h0, count=count, root=root, beacon=beacon)
@@ -81,6 +85,8 @@ class Cohort:
 
     def closed(self, client: str) -> tuple[str, ...]:
         """Return the holders of a client's shares, in order; position is the place plus 1."""
+        if self._graph.complete:
+            return self.ids
         found = self._closed.get(client)
         if found is None:
             near = self._graph.closed(self._index[client])
@@ -89,6 +95,8 @@ class Cohort:
 
     def places(self, client: str) -> dict[str, int]:
         """Return the holders of a client's shares with their places, from 0."""
+        if self._graph.complete:
+            return self._index
         found = self._places.get(client)
         if found is None:
             found = {name: i for i, name in enumerate(self.closed(client))}
@@ -100,9 +108,14 @@ class Cohort:
         return tuple(name for name in self.closed(client) if name != client)
 
     def roster(self, client: str) -> Roster:
-        """Return U1 as a client must see it."""
+        """Return U1 as a client must see it; on the complete graph the same object for all."""
+        if self._whole is not None:
+            return self._whole
         members = tuple(self._member(i) for i in self._graph.closed(self._index[client]))
-        return Roster(len(self.ids), self._tree.root, self.beacon, members, self._signature)
+        made = Roster(len(self.ids), self._tree.root, self.beacon, members, self._signature)
+        if self._graph.complete:
+            self._whole = made
+        return made
 
     def _member(self, index: int) -> Member:
         """Return an entry of U1; the same object for all who see it."""
@@ -114,33 +127,42 @@ class Cohort:
         return found
 
     def deliveries(
-        self, client: str, bundles: Mapping[str, Bundle], trees: Mapping[str, Tree]
-    ) -> Deliveries:
-        """Return the shares that are for a client, of all neighbours that dealt."""
-        found = []
-        for dealer in self.neighbours(client):
-            if dealer not in bundles:
-                continue
+        self, bundles: Mapping[str, Bundle], trees: Mapping[str, Tree]
+    ) -> dict[str, Deliveries]:
+        """Return for each client in U2 the shares that its neighbours in U2 dealt for it."""
+        found: dict[str, bytearray] = {name: bytearray() for name in sorted(bundles)}
+        for dealer in found:
             bundle, tree = bundles[dealer], trees[dealer]
-            places = self.places(dealer)
-            place = places[client]
-            skipped = place > places[dealer]  # a dealer seals nothing for itself
-            found.append(
-                Delivery(
-                    dealer,
-                    place,
-                    bundle.commitment,
-                    tree.root,
-                    bundle.hashes[place],
-                    tree.proof(place),
-                    bundle.sealed[place - skipped],
-                    bundle.signature,
-                )
-            )
-        return Deliveries(tuple(found))
+            head = delivery_head(dealer, bundle.signature)
+            common = (bundle.commitment, tree.root, bundle.signature)
+            proofs, sealed = tree.proofs(), iter(bundle.sealed)
+            for place, holder in enumerate(self.closed(dealer)):
+                if holder == dealer:  # it seals nothing for itself
+                    continue
+                content, given = next(sealed), found.get(holder)
+                if given is not None:
+                    one = pack_delivery(
+                        place,
+                        head=head,
+                        common=common,
+                        hashes=bundle.hashes[place],
+                        proof=proofs[place],
+                        sealed=content,
+                    )
+                    given += length(len(one))
+                    given += one
+        # popped, so that no more than one client's bytes are there twice
+        return {name: Deliveries.packed(found.pop(name)) for name in sorted(found)}
 
-    def consents(self, client: str, consents: Mapping[str, Consent]) -> Consents:
-        """Return consents of a client's closed neighbourhood, as many as it wants to see."""
+    def consents(self, consents: Mapping[str, Consent]) -> dict[str, Consents]:
+        """Return consents of each one's closed neighbourhood, as many as it wants to see."""
+        names = sorted(consents)
+        if self._graph.complete:
+            first = tuple(consents[name] for name in names[: self._threshold])
+            return dict.fromkeys(names, Consents(first))
+        return {name: self._near_consents(name, consents) for name in names}
+
+    def _near_consents(self, client: str, consents: Mapping[str, Consent]) -> Consents:
         near = (consents[name] for name in self.closed(client) if name in consents)
         return Consents(tuple(itertools.islice(near, self._threshold)))
 
@@ -150,7 +172,8 @@ class Cohort:
         whole = Survivors(len(alive), tree.root, entries)
         if self._graph.complete:
             return dict.fromkeys(sorted(alive), whole)
-        proven = [Standing(s.index, s.alive, tree.proof(s.index)) for s in entries]
+        pairs = zip(entries, tree.proofs(), strict=True)
+        proven = [Standing(s.index, s.alive, proof) for s, proof in pairs]
         return {
             name: Survivors(
                 len(alive),

@@ -78,8 +78,8 @@ class Uploaded:
     Attributes:
         sender: The authenticated client.
         message: What it said before the bytes.
-        chunks: The vector's chunks, the same at each call; not overwritten. They are read twice:
-            once to check the digest, and once to add them.
+        chunks: The vector's chunks, the same at each call; not overwritten. They are read once,
+            and again where they are not what was announced.
     """
 
     sender: str

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import numpy as np
-
 from choral.core.errors import ChoralError
 from choral.crypto.derivation import Purpose, derive_key
 from choral.crypto.prg import Generator, Mask
@@ -67,7 +65,7 @@ def mask_into(context: Context, source: Source, sink: Sink, *, masks: Sequence[S
 
 
 class Spoiled(Exception):
-    """A vector changed while it was added: the sum holds something that nobody sent."""
+    """The sum holds something that nobody sent: a wrong vector, or a part of one."""
 
 
 class Accumulator:
@@ -86,7 +84,9 @@ class Accumulator:
         self.total: RingVector = self._ring.zeros(self._size)
 
     def add(self, chunks: Source, content: bytes) -> None:
-        """Add a vector, once it has been read and is what was announced.
+        """Add a vector that is what was announced: what is hashed is what is added.
+
+        It is read once. One that turns out to be something else is read again and taken out.
 
         Args:
             chunks: The vector, the same each time.
@@ -94,46 +94,54 @@ class Accumulator:
 
         Raises:
             Breach: `WRONG_VECTOR`; the sum is then as it was before.
-            Spoiled: The second reading gave something else; the sum is then of no use.
+            Spoiled: It had to be taken out, and the second reading gave something else; or an
+                earlier one was spoiled or interrupted. The sum is then of no use.
         """
-        try:
-            found, checksum = self._read(chunks)
-        except ChoralError as error:
-            raise Breach(Reason.WRONG_VECTOR, error.message) from None
-        check(found == content, Reason.WRONG_VECTOR, "the elements are not those announced")
         self._check_whole()
         self._whole = False  # until it is: an interrupt leaves a part of a vector in the sum
+        hasher, size = hashlib.sha256(), 0
         try:
-            added = self._add(chunks)
+            for chunk in chunks():
+                packed, end = self._packed(chunk, size)
+                hasher.update(packed)
+                self._ring.add(self.total[size:end], chunk)
+                size = end
+            check(size == self._size, Reason.WRONG_VECTOR, f"{size} elements of {self._size}")
+            announced = hasher.digest() == content
+            check(announced, Reason.WRONG_VECTOR, "the elements are not those announced")
+        except Exception as error:
+            self._take_out(chunks, size, hasher.digest())
+            if isinstance(error, ChoralError) and not isinstance(error, Breach):
+                raise Breach(Reason.WRONG_VECTOR, error.message) from None
+            raise
+        self._whole = True
+
+    def _packed(self, chunk: RingVector, start: int) -> tuple[memoryview, int]:
+        """Return a chunk's packed bytes and where it ends in the vector."""
+        end = start + chunk.size
+        self._ring.check(chunk)
+        check(end <= self._size, Reason.WRONG_VECTOR, f"more than {self._size} elements")
+        return self._ring.pack(chunk), end
+
+    def _take_out(self, chunks: Source, size: int, content: bytes) -> None:
+        """Take out the first elements of a vector, whose digest is known."""
+        hasher, start = hashlib.sha256(), 0
+        try:
+            for chunk in chunks() if size else ():
+                packed, end = self._packed(chunk, start)
+                hasher.update(packed)
+                self._ring.subtract(self.total[start:end], chunk)
+                start = end
+                if start >= size:
+                    break
         except Exception as error:
             raise Spoiled from error
-        self._whole = added == checksum
+        self._whole = start == size and hasher.digest() == content
         self._check_whole()
 
     def _check_whole(self) -> None:
         if not self._whole:
             raise Spoiled
-
-    def _read(self, chunks: Source) -> tuple[bytes, tuple[int, int]]:
-        """Return the digest of the packed bytes, and number and checksum of the elements."""
-        hasher, size, total = hashlib.sha256(), 0, 0
-        for chunk in chunks():
-            self._ring.check(chunk)
-            total ^= _checksum(chunk, size)
-            size += chunk.size
-            check(size <= self._size, Reason.WRONG_VECTOR, f"more than {self._size} elements")
-            hasher.update(self._ring.pack(chunk))
-        check(size == self._size, Reason.WRONG_VECTOR, f"{size} elements, expected {self._size}")
-        return hasher.digest(), (size, total)
-
-    def _add(self, chunks: Source) -> tuple[int, int]:
-        """Add the chunks; return number and checksum of their elements."""
-        size, total = 0, 0
-        for chunk in chunks():
-            self._ring.add(self.total[size : size + chunk.size], chunk)
-            total ^= _checksum(chunk, size)
-            size += chunk.size
-        return size, total
 
     def remove(self, mask: Mask, *, sign: Literal[1, -1]) -> None:
         """Take out a mask that was added with this sign.
@@ -151,14 +159,3 @@ class Accumulator:
         for start in range(0, self.total.size, _BLOCK):
             hasher.update(self._ring.pack(self.total[start : start + _BLOCK]))
         return hasher.digest()
-
-
-def _checksum(chunk: RingVector, start: int) -> int:
-    """Return a sum of a chunk's memory that depends on where it starts; finds faults, not forgers.
-
-    The digest was checked before: this is for a store that gives other bytes the second time.
-    """
-    whole = chunk.size - chunk.size % 4  # elements of 2, 4 or 8 bytes in words of 8
-    words = np.ascontiguousarray(chunk[:whole]).view(np.uint64)
-    rest = int(chunk[whole:].sum(dtype=np.uint64))
-    return (int(words.sum()) + rest + start) * (2 * start + 1) & (2**64 - 1)

@@ -14,21 +14,26 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from functools import cached_property
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from choral.crypto.encoding import DIGEST_SIZE, framed, length
 from choral.crypto.shamir import SHARE_SIZE
 from choral.secagg.codec import (
     DIGEST,
+    DIGESTS,
     FLAG,
     NATURAL,
     SIGNATURE,
     TEXT,
+    Block,
     Many,
     Raw,
     Record,
-    Wire,
     Word,
+    alone,
     malformed,
     split,
 )
@@ -75,13 +80,18 @@ class Advertise:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """An entry of U1, with its proof where the receiver does not see all of them."""
 
     index: int
     advertise: Advertise
     proof: tuple[bytes, ...]
+
+    @cached_property
+    def raw(self) -> bytes:
+        """How it travels; one entry goes to many clients."""
+        return _MEMBER.write(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +105,7 @@ class Roster:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ShareHashes:
+class ShareHashes(NamedTuple):
     """Salted hashes of one holder's two shares."""
 
     self_mask: bytes
@@ -147,11 +156,28 @@ class Delivery:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deliveries:
-    """R2: the shares of all dealers in the receiver's neighbourhood: U2 ∩ N(u)."""
+    """R2: the shares of all dealers in the receiver's neighbourhood: U2 ∩ N(u).
+
+    The server makes bytes at once, and has no use for the values: `packed` reads them when asked.
+    """
 
     deliveries: tuple[Delivery, ...]
+
+    @classmethod
+    def packed(cls, parts: bytes | bytearray) -> Deliveries:
+        """Return the deliveries that `pack_delivery` packed, each after its length."""
+        made = object.__new__(cls)
+        made.__dict__["raw"] = framed((_DELIVERIES.label.encode(), bytes(parts)))
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "deliveries" or "raw" not in self.__dict__:
+            raise AttributeError(name)
+        found = _DELIVERIES.read(self.__dict__["raw"]).deliveries
+        self.__dict__[name] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +197,18 @@ class Masked:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Standing:
     """Whether the member at an index of U1 is in U3, with its proof."""
 
     index: int
     alive: bool
     proof: tuple[bytes, ...]
+
+    @cached_property
+    def raw(self) -> bytes:
+        """How it travels; one standing goes to many clients."""
+        return _STANDING.write(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,33 +294,153 @@ class Complaint:
     signature: bytes
 
 
-_SHARE: Final = Raw((SHARE_SIZE,))
+class _Kept:
+    """Values that keep their bytes in `raw`."""
+
+    def __init__(self, wire: Record) -> None:
+        self._wire = wire
+
+    def write(self, value: Sequence[Any]) -> bytes:
+        return framed([each.raw for each in value])
+
+    def read(self, raw: bytes) -> tuple[Any, ...]:
+        return tuple(map(self._wire.read, split(raw)))
+
+
+class _Deliveries:
+    """Dealer, a body of fixed size, and proof of each delivery, as an unlabelled record."""
+
+    def write(self, value: Sequence[Delivery]) -> bytes:
+        return framed(
+            [
+                pack_delivery(
+                    d.place,
+                    head=delivery_head(d.dealer, d.signature, sealed=len(d.sealed)),
+                    common=(d.commitment, d.root, d.signature),
+                    hashes=d.hashes,
+                    proof=d.proof,
+                    sealed=d.sealed,
+                )
+                for d in value
+            ]
+        )
+
+    def read(self, raw: bytes) -> tuple[Delivery, ...]:
+        return tuple(self._of(part) for part in split(raw))
+
+    def _of(self, raw: bytes) -> Delivery:
+        parts = split(raw)
+        if len(parts) != 3:
+            raise malformed(f"a delivery of {len(parts)} fields, expected 3")
+        dealer, body, proof = parts
+        signature = SIGNATURE.read(body[_BODY:])
+        if len(body) < _BODY:
+            raise malformed(f"a delivery with a body of {len(body)} bytes, expected {_BODY}")
+        return Delivery(
+            TEXT.read(dealer),
+            NATURAL.read(body[:8]),
+            body[8:40],
+            body[40:72],
+            ShareHashes(body[72:104], body[104:136]),
+            DIGESTS.read(proof),
+            body[136:_BODY],
+            signature,
+        )
+
+
+def delivery_head(dealer: str, signature: bytes, *, sealed: int = SEALED_SIZE) -> bytes:
+    """Return how all deliveries of a dealer begin."""
+    name = dealer.encode()
+    return framed((name,)) + length(_BODY - SEALED_SIZE + sealed + len(signature))
+
+
+def pack_delivery(
+    place: int,
+    *,
+    head: bytes,
+    common: tuple[bytes, bytes, bytes],
+    hashes: ShareHashes,
+    proof: tuple[bytes, ...],
+    sealed: bytes,
+) -> bytes:
+    """Return the bytes of a delivery; `common` is commitment, root and signature."""
+    commitment, root, signature = common
+    start = (head, length(place), commitment, root)
+    return b"".join((*start, *hashes, sealed, signature, length(DIGEST_SIZE * len(proof)), *proof))
+
+
+class _Consents:
+    """Consents as unlabelled records of id and signature."""
+
+    _one: Final = Record("", Consent, (TEXT, SIGNATURE))
+
+    def write(self, value: Sequence[Consent]) -> bytes:
+        return framed([framed((c.client.encode(), c.signature)) for c in value])
+
+    def read(self, raw: bytes) -> tuple[Consent, ...]:
+        return tuple(map(self._one.read, split(raw)))
+
+
+class _Shares:
+    """What a client reveals: the dealers, then a block with the kind, salt and share of each."""
+
+    def write(self, value: Sequence[Revealed]) -> bytes:
+        return framed((_NAMES.write([r.dealer for r in value]), _OF_SHARES.write(value)))
+
+    def read(self, raw: bytes) -> tuple[Revealed, ...]:
+        parts = split(raw)
+        if len(parts) != 2:
+            raise malformed(f"shares in {len(parts)} fields, expected 2")
+        names, shares = _NAMES.read(parts[0]), _OF_SHARES.read(parts[1])
+        if len(names) != len(shares):
+            raise malformed(f"{len(names)} dealers of {len(shares)} shares")
+        return tuple(
+            [
+                Revealed(dealer, _kind(kind), salt, share)
+                for dealer, (kind, salt, share) in zip(names, shares, strict=True)
+            ]
+        )
+
+
+def _kind(raw: bytes) -> Kind:
+    found = _KINDS.get(raw)
+    if found is None:
+        raise malformed("a share of no known kind")
+    return found
+
+
+_BODY: Final = 8 + 4 * 32 + SEALED_SIZE
+"""Bytes of a delivery's body before the signature."""
+_KINDS: Final = {kind.encode(): kind for kind in Kind}
+_NAMES: Final = Many(TEXT)
+_OF_SHARES: Final = Block(
+    f"1s{SALT_SIZE}s{SHARE_SIZE}s",
+    make=lambda *parts: parts,
+    parts=lambda r: (r.kind.encode(), r.salt, r.share),
+)
 _KEY: Final = Raw((0, 32))
 _BEACON: Final = Raw(tuple(range(257)))
 ADVERTISE: Final = Record(
     "secagg advertise", Advertise, (TEXT, DIGEST, DIGEST, _KEY, SIGNATURE, SIGNATURE)
 )
-_MEMBER: Final = Record("member", Member, (NATURAL, ADVERTISE, Many(DIGEST)))
-HASHES: Final = Record("hashes", ShareHashes, (DIGEST, DIGEST))
-_SEALED: Final = Raw((SEALED_SIZE,))
-_DELIVERY: Final = Record(
-    "delivery", Delivery, (TEXT, NATURAL, DIGEST, DIGEST, HASHES, Many(DIGEST), _SEALED, SIGNATURE)
-)
-_STANDING: Final = Record("standing", Standing, (NATURAL, FLAG, Many(DIGEST)))
-_CONSENT: Final = Record("secagg consent", Consent, (TEXT, SIGNATURE))
-_REVEALED: Final = Record("revealed", Revealed, (TEXT, Word(Kind), Raw((SALT_SIZE,)), _SHARE))
+_MEMBER: Final = Record("", Member, (NATURAL, ADVERTISE, DIGESTS))
+_HASHES: Final = Block("32s32s", make=ShareHashes, parts=lambda hashes: hashes)
+_SEALED: Final = Block(f"{SEALED_SIZE}s", make=lambda value: value, parts=alone)
+_STANDING: Final = Record("", Standing, (NATURAL, FLAG, DIGESTS))
+_DELIVERIES: Final = Record("secagg deliveries", Deliveries, (_Deliveries(),))
+SHARES: Final = _Shares()
 
 _RECORDS: Final = (
     Record("secagg invitation", Invitation, (CONTEXT, SIGNATURE)),
     ADVERTISE,
-    Record("secagg roster", Roster, (NATURAL, DIGEST, _BEACON, Many(_MEMBER), SIGNATURE)),
-    Record("secagg bundle", Bundle, (TEXT, DIGEST, Many(HASHES), Many(_SEALED), SIGNATURE)),
-    Record("secagg deliveries", Deliveries, (Many(_DELIVERY),)),
+    Record("secagg roster", Roster, (NATURAL, DIGEST, _BEACON, _Kept(_MEMBER), SIGNATURE)),
+    Record("secagg bundle", Bundle, (TEXT, DIGEST, _HASHES, _SEALED, SIGNATURE)),
+    _DELIVERIES,
     Record("secagg masked", Masked, (TEXT, DIGEST, DIGEST, SIGNATURE)),
-    Record("secagg survivors", Survivors, (NATURAL, DIGEST, Many(_STANDING))),
-    _CONSENT,
-    Record("secagg consents", Consents, (Many(_CONSENT),)),
-    Record("secagg unmask", Unmask, (TEXT, Many(_REVEALED), SIGNATURE)),
+    Record("secagg survivors", Survivors, (NATURAL, DIGEST, _Kept(_STANDING))),
+    Record("secagg consent", Consent, (TEXT, SIGNATURE)),
+    Record("secagg consents", Consents, (_Consents(),)),
+    Record("secagg unmask", Unmask, (TEXT, SHARES, SIGNATURE)),
     Record("secagg result", Result, (DIGEST, DIGEST, NATURAL, NATURAL, DIGEST, SIGNATURE)),
     Record("secagg complaint", Complaint, (TEXT, Word(Reason), TEXT, FLAG, SIGNATURE)),
 )
@@ -303,7 +454,8 @@ Message: TypeAlias = FromClient | FromServer
 
 def encode(message: Message) -> bytes:
     """Return the one byte string of a message."""
-    return _BY_KIND[type(message)].write(message)
+    kept: bytes | None = message.__dict__.get("raw") if isinstance(message, Deliveries) else None
+    return _BY_KIND[type(message)].write(message) if kept is None else kept
 
 
 def decode(raw: bytes) -> Message:
@@ -313,8 +465,8 @@ def decode(raw: bytes) -> Message:
         Breach: `MALFORMED`, whatever is wrong with them.
     """
     parts = split(raw)
-    record: Wire | None = _BY_LABEL.get(parts[0]) if parts else None
+    record = _BY_LABEL.get(parts[0]) if parts else None
     if record is None:
         raise malformed("bytes that are no message of secure aggregation")
-    message: Message = record.read(raw)
+    message: Message = record.of(parts)
     return message

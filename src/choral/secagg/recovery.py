@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from choral.core.errors import Refused
 from choral.crypto.agreement import AgreementKey
@@ -12,8 +12,8 @@ from choral.secagg.cohort import Cohort
 from choral.secagg.context import Context
 from choral.secagg.masking import Accumulator, pair_mask, self_mask
 from choral.secagg.messages import Bundle, Kind, Revealed, Unmask
-from choral.secagg.refusals import Breach, Reason, check
-from choral.secagg.shares import Good, recover
+from choral.secagg.refusals import Breach, Reason
+from choral.secagg.shares import Good, recover, recover_all
 
 
 class BadDealer(Exception):
@@ -76,14 +76,16 @@ class Recovery:
         wrong: list[Breach] = []
         seen: set[str] = set()
         for revealed in m.revealed:
+            dealer = revealed.dealer
             try:
-                check(revealed.dealer not in seen, Reason.REPEATED_ID, "a dealer is there twice")
-                seen.add(revealed.dealer)
+                if dealer in seen:
+                    raise Breach(Reason.REPEATED_ID, "a dealer is there twice")
+                seen.add(dealer)
                 good = self._checked(m.client, revealed)
             except Breach as breach:
                 wrong.append(breach)
                 continue
-            self._good[revealed.dealer].append(good)
+            self._good[dealer].append(good)
         owed = (d for d in self._cohort.closed(m.client) if d in self._bundles)
         missing = [d for d in owed if d not in seen and d not in without]
         if missing:
@@ -93,18 +95,21 @@ class Recovery:
 
     def _checked(self, holder: str, r: Revealed) -> Good:
         """Return a share that is of the kind asked for and matches its hash."""
-        check(r.dealer in self._bundles, Reason.NOT_A_DEALER, "a share of nobody", about=holder)
-        places = self._cohort.places(r.dealer)
-        check(holder in places, Reason.NOT_A_NEIGHBOUR, "a share it never had", about=holder)
-        kind = Kind.SELF_MASK if r.dealer in self._alive else Kind.MASK_KEY
-        hashes = self._bundles[r.dealer].hashes[places[holder]]
+        dealer = r.dealer
+        bundle = self._bundles.get(dealer)
+        if bundle is None:
+            raise Breach(Reason.NOT_A_DEALER, "a share of nobody", about=holder)
+        place = self._cohort.places(dealer).get(holder)
+        if place is None:
+            raise Breach(Reason.NOT_A_NEIGHBOUR, "a share it never had", about=holder)
+        kind = Kind.SELF_MASK if dealer in self._alive else Kind.MASK_KEY
+        of_seed, of_key = bundle.hashes[place]
         found = statements.share_hash(
-            self._cohort.h1, dealer=r.dealer, holder=holder, kind=kind, salt=r.salt, share=r.share
+            self._cohort.h1, dealer=dealer, holder=holder, kind=kind, salt=r.salt, share=r.share
         )
-        wanted = hashes.self_mask if kind is Kind.SELF_MASK else hashes.mask_key
-        good = r.kind is kind and found == wanted
-        check(good, Reason.BAD_SHARE, "not the share that was dealt", about=holder)
-        return Good(places[holder] + 1, r.share)
+        if r.kind is not kind or found != (of_seed if kind is Kind.SELF_MASK else of_key):
+            raise Breach(Reason.BAD_SHARE, "not the share that was dealt", about=holder)
+        return Good(place + 1, r.share)
 
     def complete(self) -> bool:
         """Return whether every secret that is needed can be put together."""
@@ -125,37 +130,56 @@ class Recovery:
             TooFewShares: Of some dealer; the sum is useless then.
             BadDealer: It dealt shares that do not fit its commitment or key.
         """
-        h1 = self._cohort.h1
-        for dealer in self._needed():
-            if dealer in self._alive:
-                seed = self._secret(dealer, self._fits_commitment)
-                mask = self_mask(self._context, h1, client=dealer, seed=seed)
-                total.remove(mask, sign=1)
-                seed.erase()
-                continue
-            key = AgreementKey(self._secret(dealer, self._fits_key))
-            for peer in self._near(dealer):
-                shared = key.exchange(self._cohort.adverts[peer].mask)
-                signed = pair_mask(self._context, h1, client=peer, peer=dealer, shared=shared)
-                total.remove(signed.mask, sign=signed.sign)
-                shared.erase()
-            key.erase()
-
-    def _secret(self, dealer: str, fits: Callable[[str, Secret], bool]) -> Secret:
-        """Return a dealer's secret from any t good shares."""
-        t = self._context.parameters.t
-        good = sorted(self._good[dealer], key=lambda share: share.position)
-        if len(good) < t:
-            raise TooFewShares(dealer)
+        needed = self._needed()
+        found = self._secrets(needed)
         try:
-            found = recover(good, threshold=t)
-        except Refused:
-            raise BadDealer(dealer) from None
-        if found is None:
+            for dealer in needed:
+                self._remove(total, dealer, found[dealer])
+        finally:
+            for secret in found.values():
+                if secret is not None:
+                    secret.erase()
+
+    def _remove(self, total: Accumulator, dealer: str, secret: Secret | None) -> None:
+        """Take the masks of one dealer off, whose secret is erased then."""
+        h1 = self._cohort.h1
+        alive = dealer in self._alive
+        fits = self._fits_commitment if alive else self._fits_key
+        if secret is None or not fits(dealer, secret):
             raise BadDealer(dealer)
-        if not fits(dealer, found):
-            found.erase()
-            raise BadDealer(dealer)
+        if alive:
+            mask = self_mask(self._context, h1, client=dealer, seed=secret)
+            total.remove(mask, sign=1)
+            secret.erase()
+            return
+        key = AgreementKey(secret)
+        for peer in self._near(dealer):
+            shared = key.exchange(self._cohort.adverts[peer].mask)
+            signed = pair_mask(self._context, h1, client=peer, peer=dealer, shared=shared)
+            total.remove(signed.mask, sign=signed.sign)
+            shared.erase()
+        key.erase()
+
+    def _secrets(self, dealers: Sequence[str]) -> dict[str, Secret | None]:
+        """Return each dealer's secret from any t good shares; None where they stand for none.
+
+        Those whose shares come from the same holders are put together at once.
+        """
+        t = self._context.parameters.t
+        used: dict[str, list[Good]] = {}
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for dealer in dealers:
+            if len(self._good[dealer]) < t:
+                raise TooFewShares(dealer)
+            used[dealer] = sorted(self._good[dealer])[:t]
+            groups.setdefault(tuple([g.position for g in used[dealer]]), []).append(dealer)
+        found: dict[str, Secret | None] = {}
+        for group in groups.values():
+            try:
+                secrets = recover_all([used[dealer] for dealer in group], threshold=t)
+            except Refused:  # a bad dealer among them
+                secrets = [_recovered(used[dealer]) for dealer in group]
+            found.update(zip(group, secrets, strict=True))
         return found
 
     def _fits_commitment(self, dealer: str, seed: Secret) -> bool:
@@ -164,3 +188,11 @@ class Recovery:
 
     def _fits_key(self, dealer: str, secret: Secret) -> bool:
         return AgreementKey(secret).public == self._cohort.adverts[dealer].mask
+
+
+def _recovered(shares: Sequence[Good]) -> Secret | None:
+    """Return the secret behind all of these shares, None where they stand for none."""
+    try:
+        return recover(shares, threshold=len(shares))
+    except Refused:
+        return None

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from choral.core.errors import Refused
 from choral.crypto.agreement import AgreementKey, check_public_key
@@ -18,8 +17,6 @@ from choral.secagg.enrolment import check_enrolled
 from choral.secagg.graph import Graph, graph_seed
 from choral.secagg.messages import ADVERTISE, Advertise, Roster, Standing, Survivors
 from choral.secagg.refusals import Breach, Reason, check
-
-_PROBE: Final = bytes(range(32))
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,6 @@ def check_advertise(context: Context, m: Advertise, *, authority: bytes) -> None
         reason=Reason.BAD_SIGNATURE,
         about=m.client,
     )
-
-
-def check_order(m: Advertise) -> None:
-    """Refuse keys of low order before others meet them; a client finds out by using them.
-
-    Raises:
-        Breach: `BAD_KEY`.
-    """
-    probe = AgreementKey(Secret(_PROBE))
-    for public in (m.transport, m.mask):
-        exchange(probe, public, client=m.client).erase()
 
 
 def exchange(mine: AgreementKey, public: bytes, *, client: str) -> Secret:

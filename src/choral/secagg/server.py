@@ -47,7 +47,7 @@ from choral.secagg.messages import (
 )
 from choral.secagg.recovery import BadDealer, Recovery, TooFewShares
 from choral.secagg.refusals import Breach, Reason, check
-from choral.secagg.roster import check_advertise, check_order
+from choral.secagg.roster import check_advertise
 
 
 class Phase(enum.StrEnum):
@@ -227,7 +227,6 @@ class Server:
         if m.client in self._adverts:
             return ()
         check_advertise(self._context, m, authority=self._authority)
-        check_order(m)
         keys = {m.transport, m.mask, m.verify_key} - {b""}
         fresh = len(keys) == (3 if m.verify_key else 2) and not keys & self._keys
         check(fresh, Reason.REPEATED_KEY, "a public key that another client has")
@@ -262,9 +261,8 @@ class Server:
         self._next(Phase.MASKING)
         self._sum = Accumulator(self._context)
         cohort, bundles, trees = self._having(), self._bundles, self._trees
-        return tuple(
-            Tell(name, cohort.deliveries(name, bundles, trees)) for name in sorted(bundles)
-        )
+        told = cohort.deliveries(bundles, trees)
+        return tuple(Tell(name, message) for name, message in told.items())
 
     # --- R2 and R3 --------------------------------------------------------------------------------
 
@@ -317,7 +315,8 @@ class Server:
             return self._abort("too_few_consents")
         self._next(Phase.UNMASKING)
         cohort, consents = self._having(), self._consents
-        return tuple(Tell(name, cohort.consents(name, consents)) for name in sorted(consents))
+        told = cohort.consents(consents)
+        return tuple(Tell(name, message) for name, message in told.items())
 
     # --- R4 and the end ---------------------------------------------------------------------------
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from choral.core.errors import Refused
 from choral.core.ports import Rand
@@ -125,8 +122,7 @@ def unseal(sealed: bytes, shared: Secret, *, ids: tuple[str, str], h1: bytes) ->
     return Held(ids[0], plain)
 
 
-@dataclass(frozen=True, slots=True)
-class Good:
+class Good(NamedTuple):
     """A share that matched its dealer's hash.
 
     Attributes:
@@ -135,7 +131,10 @@ class Good:
     """
 
     position: int
-    share: bytes = field(repr=False)
+    share: bytes
+
+    def __repr__(self) -> str:
+        return f"Good(position={self.position}, …)"
 
 
 def recover(shares: Sequence[Good], *, threshold: int) -> Secret | None:
@@ -144,7 +143,16 @@ def recover(shares: Sequence[Good], *, threshold: int) -> Secret | None:
     Raises:
         Refused: A share holds an element outside the field: its dealer made it so.
     """
-    used = shares[:threshold]
-    rows = np.stack([shamir.unpack_share(g.share, secrets=1) for g in used])
-    found = shamir.combine(rows, positions=[g.position for g in used], threshold=threshold)
-    return found[0]
+    return recover_all([shares], threshold=threshold)[0]
+
+
+def recover_all(dealt: Sequence[Sequence[Good]], *, threshold: int) -> list[Secret | None]:
+    """Return the secrets of dealers whose shares come from the same positions, in this order.
+
+    Raises:
+        Refused: A share of one of them holds an element outside the field.
+    """
+    raws = [good.share for shares in dealt for good in shares[:threshold]]
+    rows = shamir.unpack_shares(raws, secrets=1).reshape(len(dealt), threshold, shamir.LIMBS)
+    positions = [good.position for good in dealt[0][:threshold]]
+    return shamir.combine(rows.swapaxes(0, 1), positions=positions, threshold=threshold)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from choral.core.errors import Refused
-from choral.crypto.encoding import digest, frame
+from choral.crypto.encoding import DIGEST_SIZE, digest, frame, length
 from choral.crypto.merkle import Tree
 from choral.crypto.signatures import SigningKey, Statement, statement, verify
 from choral.secagg.messages import (
-    HASHES,
+    SHARES,
     Advertise,
     Bundle,
     Complaint,
@@ -24,6 +24,8 @@ from choral.secagg.messages import (
 from choral.secagg.refusals import Breach, Reason
 
 _LEAF: Final = "choral secagg standing v1"
+_SHARE_HASH: Final = frame("choral secagg share hash v1") + length(DIGEST_SIZE)
+_ONE: Final = length(1)
 
 
 def _number(value: int) -> bytes:
@@ -54,7 +56,7 @@ def roster(h0: bytes, *, count: int, root: bytes, beacon: bytes) -> Statement:
 
 def hash_leaf(hashes: ShareHashes) -> bytes:
     """Return the Merkle leaf of one holder's share hashes."""
-    return HASHES.write(hashes)
+    return b"".join(hashes)
 
 
 def hashes_root(m: Bundle) -> bytes:
@@ -96,12 +98,8 @@ def standing_leaf(client: str, *, alive: bool) -> bytes:
 
 def unmask(h1: bytes, m: Unmask) -> Statement:
     """Return what a client signs at R4."""
-    parts = [
-        frame("revealed", r.dealer.encode(), r.kind.encode(), r.salt, r.share) for r in m.revealed
-    ]
-    return statement(
-        "secagg unmask", h1, m.client.encode(), hashlib.sha256(b"".join(parts)).digest()
-    )
+    revealed = hashlib.sha256(SHARES.write(m.revealed)).digest()
+    return statement("secagg unmask", h1, m.client.encode(), revealed)
 
 
 def result(m: Result) -> Statement:
@@ -125,8 +123,12 @@ def share_hash(
     h1: bytes, *, dealer: str, holder: str, kind: Kind, salt: bytes, share: bytes
 ) -> bytes:
     """Return the salted hash that a dealer publishes of a share."""
-    ids = (dealer.encode(), holder.encode(), kind.encode())
-    return digest("choral secagg share hash v1", h1, *ids, salt, share)
+    of, to, what = dealer.encode(), holder.encode(), kind.encode()
+    fields = (
+        *(_SHARE_HASH, h1, length(len(of)), of, length(len(to)), to, _ONE, what),
+        *(length(len(salt)), salt, length(len(share)), share),
+    )
+    return hashlib.sha256(b"".join(fields)).digest()
 
 
 def commitment(h1: bytes, seed: bytes | memoryview) -> bytes:

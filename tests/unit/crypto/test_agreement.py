@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from choral.core.errors import Refused
+from choral.crypto import agreement
 from choral.crypto.agreement import FIELD, AgreementKey, check_public_key
 from choral.crypto.secret import Secret
 
@@ -68,10 +69,22 @@ def test_points_of_low_order_are_refused(vectors):
     for text in vectors("x25519")["low_order"]:
         raw = bytes.fromhex(text)
         assert order_divides_8(int.from_bytes(raw, "little"))
-        check_public_key(raw)
+        with pytest.raises(Refused, match="low order"):
+            check_public_key(raw)
         with pytest.raises(Refused, match="low order"):
             key(private).exchange(raw)
     assert not order_divides_8(9)
+
+
+def test_the_points_of_low_order_are_all_there_are(vectors, monkeypatch):
+    listed = vectors("x25519")["low_order"]
+    known = {int.from_bytes(bytes.fromhex(text), "little") for text in listed}
+    assert known == agreement.LOW_ORDER
+    monkeypatch.setattr(agreement, "LOW_ORDER", frozenset())
+    for u in known:  # what the library says without our list
+        with pytest.raises(Refused, match="low order"):
+            key(bytes(range(32))).exchange(u.to_bytes(32, "little"))
+    assert not any(order_divides_8(u) for u in range(2, 500))
 
 
 def test_other_spellings_are_refused(vectors):

@@ -98,3 +98,9 @@ def test_there_is_no_such_leaf(index):
 def test_order_counts():
     assert Tree([b"a", b"b"]).root != Tree([b"b", b"a"]).root
     assert Tree([b"a", b"b", b"b"]).root != Tree([b"a", b"b"]).root
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 8, 13, 64, 100])
+def test_all_proofs_at_once_are_those_of_each(size):
+    tree = Tree([bytes([i]) for i in range(size)])
+    assert tree.proofs() == [tree.proof(i) for i in range(size)]

@@ -135,7 +135,7 @@ def _small_mask_key(public: bytes) -> Play:
         trees = {
             name: Tree([statements.hash_leaf(h) for h in b.hashes]) for name, b in bundles.items()
         }
-        net.deliver(VICTIM, cohort.deliveries(VICTIM, bundles, trees))
+        net.deliver(VICTIM, cohort.deliveries(bundles, trees)[VICTIM])
 
     return move
 
