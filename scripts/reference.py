@@ -65,6 +65,7 @@ ADVICE = {
     "corrupt_chunk": "Go on from the offset that is held; look at the network where it comes back.",
     "unavailable": "Try again later; look at the address, the network and the certificates.",
     "refused": "Ask whoever owns the policy.",
+    "stale": "Nothing: ask for new work. A client does that by itself.",
     "version_mismatch": "Upgrade the older side.",
 }
 """What a reader can do about an error, by its code."""

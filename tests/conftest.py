@@ -11,7 +11,7 @@ from choral.core.aggregation import Plain
 from choral.core.exact import Encoding
 from choral.core.plan import Local, Objective, Plan
 from choral.core.update import Update
-from choral.simulation.threads import one_thread
+from choral.tasks.threads import one_thread
 
 # `make test` gives the same verdict every time; `make nightly` looks further, at random.
 settings.register_profile("test", derandomize=True, deadline=None)

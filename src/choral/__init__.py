@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from choral.core.update import Update
     from choral.simulation.api import Privacy, simulate
     from choral.simulation.availability import Availability
-    from choral.simulation.result import Result
     from choral.strategies import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
+    from choral.telemetry.result import Result
 
 _WHERE = {
     "Availability": "choral.simulation.availability",
@@ -37,7 +37,7 @@ _WHERE = {
     "Params": "choral.core.params",
     "Plan": "choral.core.plan",
     "Privacy": "choral.simulation.api",
-    "Result": "choral.simulation.result",
+    "Result": "choral.telemetry.result",
     "Role": "choral.core.params",
     "RunFailed": "choral.core.errors",
     "Spec": "choral.core.params",

@@ -62,6 +62,10 @@ def plan(aggregation, encoding, local):
         goal=4,
         quorum=3,
         deadline_s=600.0,
+        arguments='{"input_dim":10}',
+        test_fraction=0.25,
+        split_seed=7,
+        key="ab" * 32,
     )
 
 
@@ -79,8 +83,8 @@ ASSIGNMENT = pb.Assignment(
     states=[pb.Blob(name="drift", sha256=OTHER, size_bytes=77)],
 )  # fmt: skip
 EVALUATION_TASK = pb.EvaluationTask(
-    run_id="heart-1", round=3, token=TOKEN, model_sha256=DIGEST, model_bytes=99, final=True,
-    task="heart_task:task",
+    token=TOKEN, plan_json=plan_to_json(PLAIN_PLAN), model_sha256=DIGEST, model_bytes=99,
+    final=True, deadline_s=60.0,
 )  # fmt: skip
 COME_BACK = pb.ComeBack(after_s=1.5, window_s=30.0, reason="waiting for 2 more clients")
 GOODBYE = pb.Goodbye(run_id="heart-1", status=run_pb2.RUN_STATUS_COMPLETED, reason="15 rounds")
@@ -139,8 +143,11 @@ MESSAGES = {
     "list_clients_response": admin.ListClientsResponse(protocol_version=1, clients=[CLIENT]),
     "list_runs_request": admin.ListRunsRequest(protocol_version=1),
     "list_runs_response": admin.ListRunsResponse(protocol_version=1, runs=[SUMMARY]),
+    "open_round_request": admin.OpenRoundRequest(protocol_version=1, run_id="heart-1"),
+    "open_round_response": admin.OpenRoundResponse(protocol_version=1),
     "protocol_message": pb.ProtocolMessage(
-        protocol_version=1, token=TOKEN, sequence=2, body=b"\x00body", wait_s=10.0
+        protocol_version=1, token=TOKEN, sequence=2, body=b"\x00body", wait_s=10.0,
+        received=3, ended=True,
     ),
     "receipt": RECEIPT,
     "run_event": admin.RunEvent(

@@ -36,7 +36,7 @@ from choral.secagg.parameters import (
     full_threshold,
     verify,
 )
-from choral.simulation.system import SystemRand
+from choral.system import SystemRand
 
 SEED: Final = 1
 """Of the choice of who is lost, and where."""

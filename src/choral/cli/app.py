@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from choral._version import __version__
-from choral.cli import bench, demo, pki, secagg, simulate, unbuilt
+from choral.cli import bench, client, coordinator, demo, pki, secagg, simulate, unbuilt
 from choral.cli.output import say_error
 from choral.core.errors import ChoralError
 
@@ -40,6 +40,8 @@ def _root(
 
 app.command("demo")(demo.command)
 app.command("simulate")(simulate.command)
+app.command("coordinator")(coordinator.command)
+app.command("client")(client.command)
 app.command("bench")(bench.command)
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(pki.app, name="pki")

@@ -22,9 +22,9 @@ from choral.core.errors import ConfigError, NothingToResume, RunFailed
 from choral.core.task import ClientSource
 from choral.federation.participant import Participant
 from choral.simulation.availability import Availability
-from choral.simulation.folder import RunFolder
 from choral.simulation.launch import Launch, launch
-from choral.simulation.result import Result
+from choral.stores.folder import RunFolder
+from choral.telemetry.result import Result
 
 
 def command(

@@ -10,8 +10,6 @@ _ALLOW = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option
 
 UNBUILT = {
     "new": "copy a folder of `examples/` instead",
-    "coordinator": "`choral simulate FILE` runs the same federation on one machine",
-    "client": "`choral simulate FILE` runs the same federation on one machine",
     "run": "`result.json` in a run's folder is what it would show",
     "ledger": "it comes with differential privacy",
     "audit": "it comes with the networked coordinator",

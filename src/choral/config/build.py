@@ -9,6 +9,7 @@ from typing import Any
 from choral.config.federation import FederationFile
 from choral.config.fresh import new_run_id, seed_or_drawn
 from choral.config.references import is_reference, resolve
+from choral.core.canonical import canonical_json
 from choral.core.checks import one_of
 from choral.core.errors import ConfigError, NotBuilt
 from choral.core.task import ClientSource, Task
@@ -20,9 +21,10 @@ from choral.data import (
     partition_file,
     read_examples,
 )
+from choral.data.sources import TEST_FRACTION
 from choral.federation.compose import aggregation_of, compose
 from choral.federation.participant import own_code
-from choral.federation.setup import Evaluation, RunSetup
+from choral.federation.setup import Evaluation, RunSetup, split_seed
 from choral.tasks.zoo import build as build_model
 
 SHOWN = 1000
@@ -42,13 +44,33 @@ class Place:
     data: str | None = None
 
 
-def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) -> RunSetup:
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The clients of a deployment, who bring their own data.
+
+    Attributes:
+        source: Their ids, labels and rough numbers of examples.
+        population: How many there are.
+    """
+
+    source: ClientSource
+    population: int
+
+
+def build_setup(
+    file: FederationFile,
+    place: Place,
+    *,
+    held_out: bool = True,
+    deployed: Deployed | None = None,
+) -> RunSetup:
     """Return the run that a federation file describes.
 
     Args:
         file: The file.
         place: Where its words are looked up.
         held_out: Read the held-out set; a worker process does without it.
+        deployed: The clients of a deployment; None for those of the file's `simulation`.
 
     Raises:
         ConfigError: A setting is missing, unknown, out of its range, or not built yet.
@@ -59,7 +81,9 @@ def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) ->
         raise ConfigError("`rounds` is missing", hint="such as `rounds: 10`")
     seed = seed_or_drawn(file.seed)
     name = name_of(file, place)
-    task, source = _task(file, place), _source(file, place, seed)
+    task = _task(file, place)
+    source = _source(file, place, seed) if deployed is None else deployed.source
+    population = len(source.ids) if deployed is None else deployed.population
     evaluation = file.evaluation
     clients = evaluation.clients
     return compose(
@@ -75,13 +99,16 @@ def build_setup(file: FederationFile, place: Place, *, held_out: bool = True) ->
         selection=file.selection,
         aggregation=file.aggregation,
         local=_given(file.local),
-        round=_given(file.round),
+        round={k: v for k, v in _given(file.round).items() if k != "step_s"},
         evaluation=Evaluation(
             _held_out(file, place) if held_out else None,
-            len(source.ids) <= SHOWN if clients is None else clients,
+            population <= SHOWN if clients is None else clients,
         ),
         evaluate_every=1 if evaluation.every is None else evaluation.every,
         encoding=_given(file.encoding),
+        arguments=_arguments(file),
+        test_fraction=test_fraction_of(file),
+        population=population,
         config={**file.as_json(), "seed": seed, **({"data": place.data} if place.data else {})},
     )
 
@@ -120,11 +147,24 @@ def _task(file: FederationFile, place: Place) -> Task:
     return task
 
 
-def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
-    simulation = file.simulation
+def _arguments(file: FederationFile) -> str:
+    """Return the arguments of a built-in model as canonical JSON; empty where there is none."""
+    if file.model is None:
+        return ""
+    return canonical_json({k: v for k, v in file.model.items() if k != "type"}).decode()
+
+
+def test_fraction_of(file: FederationFile) -> float:
+    """Return the part of its examples that each client holds out."""
     fraction = file.evaluation.test_fraction
     if fraction is None:
-        fraction = 0.0 if file.evaluation.held_out else 0.2
+        return 0.0 if file.evaluation.held_out else TEST_FRACTION
+    return fraction
+
+
+def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
+    simulation = file.simulation
+    fraction = test_fraction_of(file)
     where = place.data or simulation.data
     if where is None:
         raise ConfigError("`simulation.data` is missing", hint="or give `--data PATH`")
@@ -132,7 +172,7 @@ def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
         found = _named("simulation.data", where, place)
         if simulation.partition is not None:
             return partition_data(found, simulation.partition, seed=seed, test_fraction=fraction)
-        return as_source(found, test_fraction=fraction, seed=seed)
+        return as_source(found, test_fraction=fraction, seed=split_seed(seed))
     path = Path(where) if place.data else place.folder / where
     if path.is_dir():
         if simulation.partition is not None:
@@ -140,7 +180,7 @@ def _source(file: FederationFile, place: Place, seed: int) -> ClientSource:
         return FolderSource(
             path,
             test_fraction=fraction,
-            seed=seed,
+            seed=split_seed(seed),
             strata=simulation.strata,
             leave_out=_held_out_file(file, place),
             **_reading(file, place),

@@ -46,6 +46,8 @@ class RoundSection(Section):
         grace_s: Seconds that it waits on below its quorum.
         retries: Attempts beyond the first before the run pauses.
         backoff_s: Seconds before the first retry.
+        step_s: Seconds that a step of secure aggregation waits for the slow; default 30. A
+            simulation has no need of it.
     """
 
     goal: int | None = None
@@ -55,6 +57,26 @@ class RoundSection(Section):
     grace_s: float | None = None
     retries: int | None = None
     backoff_s: float | None = None
+    step_s: float | None = Field(default=None, gt=0)
+
+
+class StartSection(Section):
+    """When a coordinator opens a round; a simulation has all its clients at once.
+
+    Attributes:
+        wait_s: Seconds after which a quorum is enough, counted from when it was there; default 10.
+        settle_s: Seconds without a new client after which a run takes those who are there, where
+            nothing says how many there are; default 5.
+        examples: Training examples that the available clients must have together.
+        every_s: Seconds from the opening of one round to that of the next.
+        manual: Each round waits for an operator.
+    """
+
+    wait_s: float | None = None
+    settle_s: float | None = None
+    examples: int | None = None
+    every_s: float | None = None
+    manual: bool | None = None
 
 
 class EvaluationSection(Section):
@@ -137,14 +159,22 @@ class TlsSection(Section):
     """Certificates of a coordinator; a simulation has no network and reads none of them.
 
     Attributes:
+        folder: A folder of `choral pki coordinator`, which stands for all of the others.
         certificate: Its certificate.
         key: The certificate's private key.
         authority: The authority that its clients' certificates are checked against.
+        federation: `federation.json`.
+        signing_key: Signs receipts and messages of secure aggregation.
+        revoked: The authority's revocation list.
     """
 
+    folder: str | None = None
     certificate: str | None = None
     key: str | None = None
     authority: str | None = None
+    federation: str | None = None
+    signing_key: str | None = None
+    revoked: str | None = None
 
 
 class FederationFile(Section):
@@ -164,6 +194,7 @@ class FederationFile(Section):
         compression: Not built yet.
         privacy: Not built yet.
         round: When a round is over.
+        start: When a coordinator opens one.
         evaluation: How the model is measured.
         encoding: Grid of the exact sum.
         storage: Where runs rest.
@@ -184,6 +215,7 @@ class FederationFile(Section):
     compression: Any = None
     privacy: Any = None
     round: RoundSection = RoundSection()
+    start: StartSection = StartSection()
     evaluation: EvaluationSection = EvaluationSection()
     encoding: EncodingSection = EncodingSection()
     storage: StorageSection = StorageSection()

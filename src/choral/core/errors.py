@@ -37,6 +37,7 @@ ChoralError                     code, hint, exit code, retryable
 │   └── CorruptChunk            a chunk does not match its checksum
 ├── Unavailable                 the other side cannot be reached, or not yet (exit 1)
 └── Refused                     policy, budget or authorisation (exit 3)
+    ├── Stale                   a token of work that is over, or of nobody's
     └── VersionMismatch         the two sides have no version of the protocol in common
 ```
 """
@@ -294,6 +295,12 @@ class Refused(ChoralError):
 
     code = "refused"
     exit_code = 3
+
+
+class Stale(Refused):
+    """A token of work that is over, or of nobody's."""
+
+    code = "stale"
 
 
 class VersionMismatch(Refused):

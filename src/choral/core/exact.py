@@ -19,7 +19,7 @@ grid is 1.2e-7, the spacing of float32 numbers near 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -260,18 +260,48 @@ class ExactSum:
                 f"contribution {vector.dtype}{list(vector.shape)}, "
                 f"expected int32{list(self._vector.shape)}"
             )
+        self.add_blocks((vector,), weight=contribution.weight, metrics=contribution.metrics)
+
+    def add_blocks(
+        self,
+        blocks: Iterable[npt.NDArray[np.int32]],
+        *,
+        weight: int,
+        metrics: Mapping[str, int],
+    ) -> None:
+        """Add one contribution that comes block by block.
+
+        Args:
+            blocks: Together its vector, in order.
+            weight: As in `Contribution`.
+            metrics: As in `Contribution`.
+
+        Raises:
+            OutOfRange: Its weight is below 0 or above the cap, or the sum is full; it is then as
+                it was.
+            WrongShape: The blocks are longer or shorter than the vector; the sum is of no use then.
+        """
         limit = self.encoding.encode_weight(self.encoding.weight_cap)
-        weight = contribution.weight
         if type(weight) is not int or not 0 <= weight <= limit:
             raise OutOfRange(f"encoded weight {weight!r}, expected a whole number, 0 to {limit}")
-        for name, value in contribution.metrics.items():
+        for name, value in metrics.items():
             if type(value) is not int or not -(2**63) <= value < 2**63:
                 raise OutOfRange(f"encoded metric `{name}` is no signed integer of 8 bytes")
         self._room(1)
-        np.add(self._vector, vector, out=self._vector)
-        self._count(1, contribution.weight)
-        for name, value in contribution.metrics.items():
-            self._add_metric(name, value, contribution.weight)
+        at = 0
+        for block in blocks:
+            part = self._vector[at : at + block.size]
+            if part.size != block.size:
+                break
+            np.add(part, block, out=part)
+            at += block.size
+        else:
+            if at == self._vector.size:
+                self._count(1, weight)
+                for name, value in metrics.items():
+                    self._add_metric(name, value, weight)
+                return
+        raise WrongShape(f"a contribution of other than {self._vector.size} elements")
 
     def merge(self, other: ExactSum) -> None:
         """Add another sum of the same size on the same grid."""

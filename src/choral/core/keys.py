@@ -46,6 +46,21 @@ class Key:
             raise ValueError(f"seed {seed}: expected 0 to 2^64 - 1")
         return Key(seed, hashlib.sha256(b"choral key v1" + seed.to_bytes(8, "little")).digest())
 
+    @staticmethod
+    def of_state(state: str) -> Key:
+        """Return the key that has a state, such as one that was sent; its seed is not known.
+
+        Args:
+            state: 64 hexadecimal digits, from `state.hex()`.
+
+        Raises:
+            ValueError: They are not.
+        """
+        raw = bytes.fromhex(state)
+        if len(raw) != 32:
+            raise ValueError(f"a key's state of {len(raw)} bytes, expected 32")
+        return Key(0, raw)
+
     def fold(self, *parts: Part) -> Key:
         """Return the key of a named child; words and numbers never collide.
 

@@ -84,6 +84,11 @@ class Plan:
         goal: Completed clients that close the round.
         quorum: Completed clients below which it is not closed.
         deadline_s: Seconds that clients have.
+        arguments: Of a built-in model, as canonical JSON; empty for a task of the clients' own.
+        test_fraction: Part of its examples that each client holds out, in [0, 1).
+        split_seed: Seed of the draw of that part, 0 to 2^63 - 1.
+        key: State of the key of (run, round), 64 hexadecimal digits: clients' reproducible draws
+            descend from it, each from a fold of its own id.
         objective: Vectors of the local objective, filled in at the client, outside the digest.
     """
 
@@ -101,12 +106,16 @@ class Plan:
     goal: int
     quorum: int
     deadline_s: float
+    arguments: str = ""
+    test_fraction: float = 0.0
+    split_seed: int = 0
+    key: str = ""
     objective: Objective = field(default_factory=Objective, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the hashed fields as a JSON object."""
         body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
-        numbers = {"mu": self.mu + 0.0, "deadline_s": self.deadline_s + 0.0}
+        numbers = {n: body[n] + 0.0 for n in ("mu", "deadline_s", "test_fraction")}
         return (
             body
             | numbers

@@ -81,7 +81,10 @@ class ClientSource(Protocol):
         ...
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples, or None where it must not be loaded twice."""
+        """Return the most examples that it can train on; None where it must not be loaded twice.
+
+        Those of unsplit data, whatever part will be held out.
+        """
         ...
 
 

@@ -85,7 +85,7 @@ def dirichlet(
     >>> import numpy as np
     >>> source = dirichlet((np.zeros((60, 2)), np.arange(60) % 3), clients=10, alpha=0.3)
     >>> len(source.ids), source.examples(source.ids[0])
-    (10, 5)
+    (10, 6)
     """
     found = ways.dirichlet(
         labels_of(data),

@@ -20,7 +20,7 @@ from choral.data.examples import Missing, read_examples
 from choral.data.ids import NumberedIds, client_id, id_for
 from choral.data.partition import Partition
 from choral.data.schema import Schema
-from choral.data.split import check_fraction, check_seed, count, held_out_size, split, take
+from choral.data.split import check_fraction, check_seed, count, split, take
 from choral.data.tables import CSV_SUFFIXES, PARQUET_SUFFIXES
 
 TEST_FRACTION: Final = 0.2
@@ -74,7 +74,7 @@ class MappingSource:
     >>> import numpy as np
     >>> source = MappingSource({"b": (np.eye(4), np.arange(4)), "a": (np.eye(2), np.arange(2))})
     >>> source.ids, len(source.load(source.ids[1]).train[1]), source.examples(source.ids[1])
-    (('a', 'b'), 3, 3)
+    (('a', 'b'), 3, 4)
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class MappingSource:
         return data.strata if isinstance(data, ClientData) else NO_STRATA
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples; None for a mapping that loads by itself."""
+        """Return its number of examples; None for a mapping that loads by itself."""
         data = self._held(client)
-        return None if data is None else _train_size(data, client, self._fraction)
+        return None if data is None else examples_of(data, client)
 
     def _key(self, client: ClientId) -> Any:
         if client not in self._keys:
@@ -178,11 +178,11 @@ class SequenceSource:
         return self._strata.get(client, NO_STRATA)
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples for a list or tuple, else None."""
+        """Return its number of examples for a list or tuple, else None."""
         at = _index(self._ids, client)
         if not isinstance(self._clients, list | tuple):
             return None
-        return _train_size(self._clients[at], client, self._fraction)
+        return examples_of(self._clients[at], client)
 
 
 class FolderSource:
@@ -258,8 +258,10 @@ class FolderSource:
         return self._strata.get(client, NO_STRATA)
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples; its file is read, and kept for `load`."""
-        return count(self.load(client).train, f"client `{client}`")
+        """Return its number of examples; its file is read, and kept for `load`."""
+        data = self.load(client)
+        test = 0 if data.test is None else count(data.test, f"client `{client}`")
+        return count(data.train, f"client `{client}`") + test
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -319,10 +321,9 @@ class PartitionSource:
         return {self.group: names[self._place(client)]}
 
     def examples(self, client: ClientId) -> int | None:
-        """Return its number of training examples."""
+        """Return its number of examples."""
         at = self._place(client)
-        size = int(self.partition.offsets[at + 1] - self.partition.offsets[at])
-        return size - held_out_size(size, self.test_fraction)
+        return int(self.partition.offsets[at + 1] - self.partition.offsets[at])
 
     def _place(self, client: ClientId) -> int:
         if not self._places:
@@ -376,12 +377,12 @@ def _index(ids: Sequence[ClientId], client: ClientId) -> int:
         raise _unknown(client) from None
 
 
-def _train_size(data: Any, client: ClientId, fraction: float) -> int:
-    """Return how many examples of unsplit data, or of a `ClientData`, are for training."""
-    if isinstance(data, ClientData):
-        return count(data.train, f"client `{client}`")
-    size = count(data, f"client `{client}`")
-    return size - held_out_size(size, fraction)
+def examples_of(data: Any, client: ClientId) -> int:
+    """Return the most examples that a client can train on.
+
+    Those of unsplit data, whatever part will be held out; of a `ClientData`, its training part.
+    """
+    return count(data.train if isinstance(data, ClientData) else data, f"client `{client}`")
 
 
 def _named(names: Sequence[str]) -> tuple[ClientId, ...]:

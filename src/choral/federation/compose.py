@@ -39,6 +39,9 @@ def compose(
     evaluation: Evaluation | None = None,
     evaluate_every: int = 1,
     encoding: Mapping[str, Any] | None = None,
+    arguments: str = "",
+    test_fraction: float = 0.0,
+    population: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> RunSetup:
     """Return the setup of a run.
@@ -61,6 +64,9 @@ def compose(
         evaluate_every: Rounds between evaluations.
         encoding: `range`, `weight_unit`, `weight_cap`, and `metrics` with the bounds of what
             clients measure into a secure sum.
+        arguments: Of a built-in model, as canonical JSON.
+        test_fraction: Part of each client's examples that is held out, in [0, 1).
+        population: Number of clients, where the source does not have all of them yet.
         config: The configuration as JSON.
 
     Raises:
@@ -69,7 +75,8 @@ def compose(
     terms = aggregation_of(aggregation)
     check_task(task, task_name)
     grid = _grid(encoding)
-    population = len(source.ids)
+    if population is None:
+        population = len(source.ids)
     if not population:
         raise ConfigError("there are no clients", hint="look at the clients' data")
     wanted = clients_of(clients_per_round, population)
@@ -95,6 +102,9 @@ def compose(
         evaluation=evaluation or Evaluation(),
         chain=check_chain((), _reducer(terms), terms.kind),
         aggregation=terms,
+        arguments=arguments,
+        test_fraction=test_fraction,
+        population=population,
         strata=getattr(selector, "by", None),
         config=config or {},
         **grid,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from choral.core.params import ClientId, Params
 from choral.federation.participant import Participant
 from choral.federation.setup import Evaluation
-from choral.simulation.engine import Engine, Measured
 
 SHOWN = 1000
 """Clients up to which each one's metrics are kept apart."""
@@ -20,31 +20,51 @@ Measurement = tuple[Metrics, dict[str, Metrics]]
 """Metrics of the model, and metrics of each client."""
 
 
-def measure(
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A client's own evaluation of a model.
+
+    Attributes:
+        client: The client.
+        metrics: Means over its held-out examples; None for what is no finite number.
+        examples: How many those are; 0 where it has none.
+    """
+
+    client: ClientId
+    metrics: Mapping[str, float | None]
+    examples: int
+
+
+def asks_clients(evaluation: Evaluation, *, final: bool) -> bool:
+    """Return whether clients are asked: where the model's metrics need them, and at the end."""
+    return evaluation.clients and (evaluation.held_out is None or final)
+
+
+def measurement(
     params: Params,
     evaluation: Evaluation,
     *,
     participant: Participant,
-    engine: Engine,
-    clients: Iterable[ClientId],
-    personal: Mapping[ClientId, Params],
-    final: bool,
+    clients: Iterable[Measured],
 ) -> Measurement:
     """Return the metrics of a model after a round.
 
     The model's metrics are those of the held-out set where there is one, else of all clients' own
-    held-out examples together. Clients are asked when they are needed for that, and at the end.
+    held-out examples together.
+
+    Args:
+        params: The model.
+        evaluation: How it is measured.
+        participant: Measures on the held-out set.
+        clients: What clients measured, empty where they were not asked.
+
+    Raises:
+        ClientError: The task's own code raised on the held-out set.
     """
-    held_out = evaluation.held_out
-    metrics: Metrics = {}
-    if held_out is not None:
-        metrics = participant.measure(params, held_out, who="the held-out set")
-    if not evaluation.clients or (held_out is not None and not final):
-        return metrics, {}
-    measured = [
-        m for m in engine.evaluate(params, tuple(clients), personal) if m.examples and m.metrics
-    ]
-    if held_out is None:
+    measured = [m for m in clients if m.examples and m.metrics]
+    if evaluation.held_out is not None:
+        metrics = participant.measure(params, evaluation.held_out, who="the held-out set")
+    else:
         metrics = pool(measured)
     each = {m.client: dict(m.metrics) for m in measured} if len(measured) <= SHOWN else {}
     return metrics, {str(client): values for client, values in each.items()}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from choral.core.aggregation import RingGrid, Secure
 from choral.core.errors import PlanError
 from choral.core.keys import Key
-from choral.core.params import ClientId, Spec
+from choral.core.params import ClientId
 from choral.core.plan import Plan
 from choral.crypto.fixed_point import MAX_BITS
 from choral.crypto.prg import Generator
@@ -196,16 +196,16 @@ def extras_of(metrics: Sized) -> int:
     return 1 + 2 * len(metrics)
 
 
-def ring_encoding(grid: RingGrid, spec: Spec) -> RingEncoding:
-    """Return the encoding that the signed context names."""
+def ring_encoding(grid: RingGrid, size: int) -> RingEncoding:
+    """Return the encoding that the signed context names, for a model of so many elements."""
     return RingEncoding(
-        size=spec.vector_size + extras_of(grid.metrics),
+        size=size + extras_of(grid.metrics),
         modulus_bits=grid.modulus_bits,
         bits=grid.bits,
         clip=grid.range,
         noise_headroom=0,
         generator=int(Generator.AES_256_CTR),
-        weight_at=spec.vector_size,
+        weight_at=size,
     )
 
 

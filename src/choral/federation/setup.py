@@ -19,7 +19,7 @@ from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
 from choral.core.transform import Chain
 from choral.crypto.ring import Ring
-from choral.federation.participant import NORM, Participant, own_code
+from choral.federation.participant import NORM, Participant, own_code, round_key
 from choral.federation.policy import RunPolicy
 from choral.federation.secure import extras_of, grid_of, promise_of
 
@@ -28,6 +28,11 @@ _CAP = 2**10
 
 _LARGEST_LOSS = 64.0
 """Bound of the mean training loss in a secure sum, unless another one is declared."""
+
+
+def split_seed(seed: int) -> int:
+    """Return the seed of clients' splits into training and test parts, from the run's seed."""
+    return Key.root(seed).fold("split").seed64()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,9 @@ class RunSetup:
         chain: Transforms between task and sum.
         aggregation: How the updates of a round become one.
         metrics: Bounds of what clients may measure into a secure sum, by name.
+        arguments: Of a built-in model, as canonical JSON; empty for another task.
+        test_fraction: Part of each client's examples that is held out.
+        population: Number of clients.
         strata: Label by which coverage is reported, or None.
         config: The configuration as JSON, for lineage and to recognise a resumed run.
     """
@@ -87,6 +95,9 @@ class RunSetup:
     chain: Chain = field(default_factory=Chain)
     aggregation: Aggregation = field(default_factory=Plain)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    arguments: str = ""
+    test_fraction: float = 0.0
+    population: int = 0
     strata: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,6 +149,10 @@ class RunSetup:
             goal=cohort.goal,
             quorum=cohort.quorum,
             deadline_s=self.policy.round.deadline_s,
+            arguments=self.arguments,
+            test_fraction=self.test_fraction,
+            split_seed=split_seed(self.seed),
+            key=round_key(self.key, round).state.hex(),
             objective=Objective(mu=terms.mu),
         )
 
@@ -145,7 +160,7 @@ class RunSetup:
         """Return how updates become one, as results tell it."""
         if not isinstance(self.aggregation, Secure):
             return self.aggregation.as_json()
-        invited = self.policy.round.invited(len(self.source.ids))
+        invited = self.policy.round.invited(self.population)
         return promise_of(self.aggregation, invited)
 
     def payload_bytes(self, spec: Spec) -> int:
@@ -163,8 +178,7 @@ class RunSetup:
     def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Grid:
         """Return the grid of an attempt.
 
-        Its unit follows the largest client where all tell their size. It is rounded up to a power
-        of two, so it tells no client's exact count.
+        Its unit follows the largest client where all tell their size.
         """
         if isinstance(self.aggregation, Secure):
             return self._ring_grid(self.aggregation, terms, clients)
@@ -178,15 +192,16 @@ class RunSetup:
         """Return the grid of a secure attempt: no weight above its unit, which is w = 1."""
         cap = 1.0
         if terms.weighting != "uniform":
-            cap = (
-                power_of_two(self._largest(clients)) if self.weight_cap is None else self.weight_cap
-            )
+            cap = self._largest(clients) if self.weight_cap is None else self.weight_cap
         return grid_of(secure, len(clients), range=self.range, weight_cap=cap, metrics=self._bounds)
 
     def _largest(self, clients: Sequence[ClientId]) -> float:
-        """Return the cohort's largest number of examples, or a middling one."""
+        """Return the cohort's largest number of examples as a power of two, or a middling one.
+
+        A deployment knows no more than that: clients tell no exact count.
+        """
         sizes = [self.source.examples(client) for client in clients]
         known = [size for size in sizes if size is not None]
         if not known or len(known) < len(sizes):
             return Encoding().weight_unit
-        return float(max(1, *known, 1))
+        return power_of_two(max(1, *known, 1))

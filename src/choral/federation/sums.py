@@ -82,8 +82,8 @@ class Sum(Protocol):
         """Expect nothing more of a client."""
         ...
 
-    def close(self, survivors: Sequence[ClientId]) -> Closed | Unreached:
-        """Close the sum over exactly these clients."""
+    def close(self, survivors: Sequence[ClientId]) -> Closed | Unreached | None:
+        """Close the sum over exactly these clients; None where its driver will tell the outcome."""
         ...
 
 

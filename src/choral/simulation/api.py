@@ -18,11 +18,11 @@ from choral.core.strategy import AnyStrategy
 from choral.core.task import Task
 from choral.data import as_source
 from choral.federation.compose import compose
-from choral.federation.setup import Evaluation, RunSetup
+from choral.federation.evaluation import SHOWN
+from choral.federation.setup import Evaluation, RunSetup, split_seed
 from choral.simulation.availability import Arrival, Availability
-from choral.simulation.evaluation import SHOWN
 from choral.simulation.launch import Launch, launch
-from choral.simulation.result import Result
+from choral.telemetry.result import Result
 
 
 class Privacy:
@@ -109,7 +109,7 @@ def simulate(
     seed = seed_or_drawn(seed)
     if test_fraction is None:
         test_fraction = 0.2 if evaluate is None else 0.0
-    source = as_source(clients, test_fraction=test_fraction, seed=seed)
+    source = as_source(clients, test_fraction=test_fraction, seed=split_seed(seed))
     if evaluate_clients is None:
         evaluate_clients = len(source.ids) <= SHOWN
     setup = compose(
@@ -129,6 +129,7 @@ def simulate(
         evaluation=Evaluation(evaluate, evaluate_clients),
         evaluate_every=evaluate_every,
         encoding=encoding,
+        test_fraction=test_fraction,
     )
     how = Launch(
         engine=engine,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from choral.core.keys import Key
 from choral.core.params import ClientId, Params
 from choral.core.plan import Plan
+from choral.federation.evaluation import Measured
 from choral.federation.participant import Outcome
 
 
@@ -20,30 +20,13 @@ class Work:
         plan: The round's terms.
         params: The global model.
         clients: Who works, in the order in which their answers are wanted.
-        key: Root key of the run.
         personal: Personal tensors of clients that have any.
     """
 
     plan: Plan
     params: Params
     clients: tuple[ClientId, ...]
-    key: Key
     personal: Mapping[ClientId, Params] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A client's own evaluation of a model.
-
-    Attributes:
-        client: The client.
-        metrics: Means over its held-out examples; None for what is no finite number.
-        examples: How many those are; 0 where it has none.
-    """
-
-    client: ClientId
-    metrics: Mapping[str, float | None]
-    examples: int
 
 
 class Engine(Protocol):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from choral.core.keys import Key
 from choral.core.params import ClientId, Params
 from choral.core.task import ClientSource, count_examples
-from choral.federation.participant import Outcome, Participant, overlay, round_key
-from choral.simulation.engine import Measured, Work
+from choral.federation.evaluation import Measured
+from choral.federation.participant import Outcome, Participant, overlay
+from choral.simulation.engine import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class InlineEngine:
 
     def train(self, work: Work) -> Iterator[Outcome]:
         """Yield one outcome per client of `work`, in that order."""
-        key = round_key(work.key, work.plan.round)
+        key = Key.of_state(work.plan.key)
         for client in work.clients:
             yield self.participant.attempt(
                 client,

@@ -13,20 +13,20 @@ from choral.core.canonical import digest_of
 from choral.core.errors import ClientError, NoQuorum, NotBuilt, RunFailed, UnknownName, did_you_mean
 from choral.core.params import Params
 from choral.core.ports import Clock, Observer, Rand
+from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
 from choral.selection.coverage import coverage
 from choral.simulation.availability import Arrival, Availability
 from choral.simulation.driver import Driver
 from choral.simulation.engine import Engine
-from choral.simulation.folder import RunFolder
 from choral.simulation.inline import InlineEngine
-from choral.simulation.journal import Journal
-from choral.simulation.result import Result
-from choral.simulation.system import SystemClock, SystemRand
-from choral.simulation.threads import one_thread
 from choral.simulation.worker import Rebuild
+from choral.stores.folder import RunFolder
 from choral.stores.memory import MemoryBlobStore, MemoryRunStore
+from choral.system import SystemClock, SystemRand
+from choral.tasks.threads import one_thread
+from choral.telemetry.result import Result, lineage
 
 ENGINES = ("inline", "workers")
 
@@ -106,20 +106,21 @@ def launch(setup: RunSetup, how: Launch) -> Result:
     finally:
         if folder is not None and not kept:
             _leave(folder, journal)
+    conductor = driver.conductor
     result = Result.of(
         setup,
         view,
         engine=engine.name,
-        params=driver.params,
-        spec=driver.spec,
-        coverage=coverage(setup.source, driver.machine.history, by=setup.strata).as_json(),
+        params=conductor.params,
+        spec=conductor.spec,
+        coverage=coverage(setup.source, conductor.machine.history, by=setup.strata).as_json(),
         duration_s=how.clock.monotonic() - started,
         finished=datetime.fromtimestamp(how.clock.wall(), UTC).isoformat(timespec="seconds"),
     )
     if view.status == "failed":
         if folder is not None:
             _leave(folder, journal)
-        raise _failure(result, driver.failed)
+        raise _failure(result, conductor.failed)
     return _completed(result, setup, folder, driver)
 
 
@@ -210,34 +211,7 @@ def _failure(result: Result, failed: list[Failed]) -> RunFailed:
 def _completed(result: Result, setup: RunSetup, folder: RunFolder | None, driver: Driver) -> Result:
     if folder is None:
         return result
-    path = folder.complete(result.to_json(), driver.released, lineage(result, setup, driver))
+    conductor = driver.conductor
+    origin = lineage(result, setup, conductor.first_sha256)
+    path = folder.complete(result.to_json(), conductor.released, origin)
     return replace(result, model_path=path)
-
-
-def lineage(result: Result, setup: RunSetup, driver: Driver) -> dict[str, Any]:
-    """Return where a model comes from, as the JSON beside it."""
-    return {
-        "model_sha256": result.model_sha256,
-        "parent_sha256": driver.first_sha256,
-        "created": result.finished,
-        "choral": __version__,
-        "run_id": result.run_id,
-        "name": result.name,
-        "seed": result.seed,
-        "rounds": len(result.rounds),
-        "task": setup.task_name,
-        "strategy": result.strategy,
-        "selection": result.selection,
-        "aggregation": dict(result.aggregation),
-        "privacy": result.privacy,
-        "metrics": dict(result.metrics),
-        "cohort_sizes": [r["completed"] for r in result.rounds],
-        "spec": {
-            "digest": result.spec.digest,
-            "tensors": [
-                {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "role": t.role.value}
-                for t in result.spec.tensors
-            ],
-        },
-        "config": dict(setup.config),
-    }

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from choral.core.aggregation import RingGrid, Secure
-from choral.core.errors import OutOfRange, PlanError, RunFailed
-from choral.core.exact import Total
+from choral.core.errors import RunFailed
 from choral.core.keys import Key
 from choral.core.params import ClientId, Spec
 from choral.core.plan import Plan
@@ -23,9 +22,10 @@ from choral.core.ports import Clock, Rand
 from choral.crypto.ring import RingVector
 from choral.crypto.signatures import SigningKey
 from choral.federation import secure
-from choral.federation.compose import rule_of
 from choral.federation.participant import Failed
-from choral.federation.ring import RingContribution, decode_ring
+from choral.federation.ring import RingContribution
+from choral.federation.sums import Closed, Opened, Unreached
+from choral.federation.totals import Group, Unmasked, close, hopeless
 from choral.secagg import commands as cmd
 from choral.secagg.client import Client
 from choral.secagg.context import Context
@@ -35,7 +35,6 @@ from choral.secagg.ports import MemoryOnce
 from choral.secagg.refusals import Breach
 from choral.secagg.server import Phase, Server
 from choral.secagg.site import Expected, Site
-from choral.simulation.sums import Closed, Opened, Unreached
 
 _CHUNK = 1 << 18
 """Elements of a vector that are masked at a time."""
@@ -201,9 +200,12 @@ class Instance:
                 self._pump(self._server.receive(cmd.GiveUp()))
         return self.summed
 
-    def spoil(self, reason: str) -> None:
-        """Throw the sum away: it is none of encoded updates."""
-        self.summed, self.abandoned = None, reason
+    @property
+    def group(self) -> Group:
+        """How the sum ended."""
+        if self.summed is not None:
+            return Unmasked(self.summed.total, self.summed.survivors)
+        return Unreached(self.abandoned) if self.abandoned else None
 
     # --- the wire ---------------------------------------------------------------------------------
 
@@ -288,7 +290,7 @@ class SecureSum:
         plan, clock = self._plan, self._fleet.clock
         context = secure.context_of(
             plan,
-            secure.ring_encoding(self._grid, self._spec),
+            secure.ring_encoding(self._grid, self._spec.vector_size),
             len(clients),
             terms=self._fleet.terms,
             authority=authority_id(self._fleet.authority.public),
@@ -314,14 +316,7 @@ class SecureSum:
         for instance, group in zip(self._instances, self._groups, strict=True):
             refused += instance.open({c: answers[c] for c in group if c in answers})
         told = tuple(f for f in refused if f.client not in answers)
-        return Opened(told, self._hopeless())
-
-    def _hopeless(self) -> Unreached | None:
-        """Return why the round can no longer close, if so."""
-        reasons = [i.abandoned for i in self._instances if i.abandoned]
-        if len(reasons) > len(self._instances) - secure.groups_needed(self._fleet.terms):
-            return Unreached(reasons[0])
-        return None
+        return Opened(told, hopeless([i.group for i in self._instances], self._fleet.terms))
 
     def take(self, client: ClientId, contribution: RingContribution) -> Failed | None:
         """Mask and upload what a client has trained."""
@@ -342,54 +337,9 @@ class SecureSum:
         for instance in self._instances:
             if not instance.abandoned:
                 instance.close()
-        totals = [t for t in map(self._decoded, self._instances) if t is not None]
-        hopeless = self._hopeless()
-        if hopeless is not None:
-            return hopeless
-        try:
-            total = combine(totals, self._fleet.terms)
-        except PlanError as error:
-            return Unreached(error.message)
-        summed = {c for i in self._instances if i.summed for c in i.summed.survivors}
-        left_out = tuple(c for c in survivors if c not in summed)
-        return Closed(total, left_out)
-
-    def _decoded(self, instance: Instance) -> Total | None:
-        """Return what a group's sum says; None where it says nothing that clients may send."""
-        if instance.summed is None:
-            return None
-        count = len(instance.summed.survivors)
-        try:
-            return decode_ring(
-                instance.summed.total, self._spec, plan=self._plan, grid=self._grid, count=count
-            )
-        except OutOfRange as error:
-            instance.spoil(error.message)
-            return None
+        groups = [instance.group for instance in self._instances]
+        return close(groups, survivors, plan=self._plan, spec=self._spec, terms=self._fleet.terms)
 
 
 def _chunks(vector: RingVector) -> Iterable[RingVector]:
     return (vector[at : at + _CHUNK] for at in range(0, vector.size, _CHUNK))
-
-
-def combine(totals: Sequence[Total], terms: Secure) -> Total:
-    """Return one total of the groups' totals: by the rule for the model, pooled for the rest."""
-    if terms.groups == 1:
-        return totals[0]
-    rule = rule_of(terms)
-    weights = np.array([t.weight for t in totals])
-    mean = rule(np.stack([t.mean for t in totals]), weights)
-    names = sorted({name for t in totals for name in t.metrics})
-    return Total(
-        mean,
-        float(weights.sum()),
-        sum(t.count for t in totals),
-        {name: _pooled(totals, name) for name in names},
-    )
-
-
-def _pooled(totals: Sequence[Total], name: str) -> float:
-    """Return the weighted mean of a metric over the groups that have it."""
-    pairs = [(t.metrics[name], t.weight) for t in totals if name in t.metrics]
-    weight = sum(w for _, w in pairs)
-    return sum(value * w for value, w in pairs) / weight if weight else 0.0

@@ -20,7 +20,7 @@ from choral.federation.participant import Completed, Outcome, Participant
 from choral.simulation.blocks import Block
 from choral.simulation.engine import Work
 from choral.simulation.inline import InlineEngine
-from choral.simulation.threads import one_thread
+from choral.tasks.threads import one_thread
 
 Rebuild: TypeAlias = Callable[[], tuple[Participant, ClientSource]]
 """Makes the clients' side anew in a worker; must be importable there, so no lambda."""

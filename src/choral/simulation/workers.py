@@ -23,9 +23,10 @@ from choral.core.checks import whole
 from choral.core.errors import ConfigError, WorkerLost, by_code
 from choral.core.params import ClientId, Params
 from choral.core.tensors import encode_tensors
+from choral.federation.evaluation import Measured
 from choral.federation.participant import Completed, Failed, Outcome
 from choral.simulation.blocks import Block
-from choral.simulation.engine import Measured, Work
+from choral.simulation.engine import Work
 from choral.simulation.worker import Job, Rebuild, Shared, serve
 
 _BATCH = 32

@@ -41,6 +41,8 @@ class Result:
         finished: When it ended, ISO 8601 in UTC.
         params: The model, name to array.
         spec: Its schema.
+        identity: In a deployment, `verified` where certificates prove who the clients are, else
+            `unverified`.
     """
 
     run_id: str
@@ -63,6 +65,7 @@ class Result:
     params: Params = field(repr=False)
     spec: Spec = field(repr=False)
     model_path: Path | None = None
+    identity: str | None = None
 
     @staticmethod
     def of(
@@ -75,6 +78,7 @@ class Result:
         coverage: Mapping[str, Any],
         duration_s: float,
         finished: str,
+        identity: str | None = None,
     ) -> Result:
         """Return the result that a view tells."""
         return Result(
@@ -97,6 +101,7 @@ class Result:
             finished=finished,
             params=params,
             spec=spec,
+            identity=identity,
         )
 
     @property
@@ -144,6 +149,7 @@ class Result:
             "finished": self.finished,
             "choral": __version__,
             "failures": [dict(f) for f in self.failures],
+            **({} if self.identity is None else {"identity": self.identity}),
         }
 
     def report(self, path: str | Path) -> Path:
@@ -160,3 +166,38 @@ class Result:
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror}") from None
         return target
+
+
+def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any]:
+    """Return where a model comes from, as the JSON beside it.
+
+    Args:
+        result: The run that made it.
+        setup: Its setup.
+        first_sha256: Digest of the model before round 1.
+    """
+    return {
+        "model_sha256": result.model_sha256,
+        "parent_sha256": first_sha256,
+        "created": result.finished,
+        "choral": __version__,
+        "run_id": result.run_id,
+        "name": result.name,
+        "seed": result.seed,
+        "rounds": len(result.rounds),
+        "task": setup.task_name,
+        "strategy": result.strategy,
+        "selection": result.selection,
+        "aggregation": dict(result.aggregation),
+        "privacy": result.privacy,
+        "metrics": dict(result.metrics),
+        "cohort_sizes": [r["completed"] for r in result.rounds],
+        "spec": {
+            "digest": result.spec.digest,
+            "tensors": [
+                {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "role": t.role.value}
+                for t in result.spec.tensors
+            ],
+        },
+        "config": dict(setup.config),
+    }

@@ -93,11 +93,26 @@ def contribution_from_bytes(raw: Part, spec: Spec, encoding: Encoding) -> Contri
             f"{spec.vector_size} elements and the weight"
         )
     vector: npt.NDArray[np.int32] = np.frombuffer(view[:at], "<i4").astype(np.int32, copy=False)
-    (weight,) = _WEIGHT.unpack_from(view, at)
+    weight, metrics = tail_from_bytes(view[at:], encoding)
+    return Contribution(vector, weight, metrics)
+
+
+def tail_from_bytes(raw: Part, encoding: Encoding) -> tuple[int, dict[str, int]]:
+    """Return weight and metrics of a contribution from the bytes after its vector.
+
+    Raises:
+        WrongShape: They are too few for the weight.
+        OutOfRange: The weight is below 0 or above the round's cap.
+        UpdateRejected: What follows is no list of metrics in their order.
+    """
+    view = memoryview(raw).cast("B")
+    if view.nbytes < _WEIGHT.size:
+        raise WrongShape(f"{view.nbytes} bytes after the vector, expected at least {_WEIGHT.size}")
+    (weight,) = _WEIGHT.unpack_from(view)
     cap = encoding.encode_weight(encoding.weight_cap)
     if not 0 <= weight <= cap:
         raise OutOfRange(f"encoded weight {weight}, expected 0 to {cap}")
-    return Contribution(vector, weight, _read_metrics(view[at + _WEIGHT.size :]))
+    return weight, _read_metrics(view[_WEIGHT.size :])
 
 
 def _read_metrics(view: memoryview) -> dict[str, int]:

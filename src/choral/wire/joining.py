@@ -52,12 +52,21 @@ class Join:
 
 
 def bucket_of(examples: int) -> int:
-    """Return how a client tells its number of examples: by its number of binary digits.
+    """Return how a client tells its number of examples: by the power of two above it.
 
     >>> [bucket_of(n) for n in (0, 1, 2, 3, 4, 1000)]
-    [0, 1, 2, 2, 3, 10]
+    [0, 1, 2, 3, 3, 11]
     """
-    return examples.bit_length()
+    return (examples - 1).bit_length() + 1 if examples > 0 else 0
+
+
+def examples_in(bucket: int) -> int:
+    """Return the most examples that a client with this bucket has.
+
+    >>> [examples_in(b) for b in (0, 1, 2, 3, 11)]
+    [0, 1, 2, 4, 1024]
+    """
+    return 1 << (bucket - 1) if bucket else 0
 
 
 def join_to_proto(join: Join) -> pb.JoinRequest:
@@ -185,6 +194,56 @@ def assignment_from_proto(message: pb.Assignment) -> Assignment:
             )
             for state in message.states
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationTask:
+    """A model to measure on a client's own held-out examples.
+
+    Attributes:
+        token: Names the task in later calls; opaque to the client.
+        plan: The plan of the round that made the model, or of the first one: its task, and how a
+            client splits its examples.
+        model_sha256: Digest of the model.
+        model_bytes: Size of its file.
+        final: Whether it is the run's last model.
+        deadline_s: Seconds from now.
+    """
+
+    token: bytes
+    plan: Plan
+    model_sha256: str
+    model_bytes: int
+    final: bool
+    deadline_s: float
+
+
+def task_to_proto(task: EvaluationTask) -> pb.EvaluationTask:
+    """Return an evaluation task as a message."""
+    return pb.EvaluationTask(
+        token=task.token,
+        plan_json=plan_to_json(task.plan),
+        model_sha256=task.model_sha256,
+        model_bytes=task.model_bytes,
+        final=task.final,
+        deadline_s=task.deadline_s,
+    )
+
+
+def task_from_proto(message: pb.EvaluationTask) -> EvaluationTask:
+    """Return the evaluation task that a message gives.
+
+    Raises:
+        Malformed: A field cannot be.
+    """
+    return EvaluationTask(
+        token=check_token(message.token),
+        plan=plan_from_json(message.plan_json),
+        model_sha256=check_sha256("model_sha256", message.model_sha256),
+        model_bytes=_size("model_bytes", message.model_bytes),
+        final=message.final,
+        deadline_s=_seconds("deadline_s", message.deadline_s),
     )
 
 

@@ -80,8 +80,22 @@ def _plan(body: Any) -> Plan:
         goal=goal,
         quorum=whole("plan.quorum", body["quorum"], least=1, most=goal),
         deadline_s=real("plan.deadline_s", body["deadline_s"], above=0),
+        arguments=_arguments(body["arguments"]),
+        test_fraction=real("plan.test_fraction", body["test_fraction"], least=0, below=1),
+        split_seed=whole("plan.split_seed", body["split_seed"], least=0, most=2**63 - 1),
+        key=check_sha256("plan.key", body["key"]) if body["key"] != "" else "",
         objective=Objective(mu=mu),
     )
+
+
+def _arguments(text: Any) -> str:
+    """Return a built-in model's arguments: nothing, or a JSON object in canonical form."""
+    if not isinstance(text, str):
+        raise ConfigError("plan.arguments: expected a text")
+    found = json.loads(text) if text else {}
+    if not isinstance(found, dict) or (text and canonical_json(found).decode() != text):
+        raise ConfigError("plan.arguments: expected a JSON object in canonical form, or nothing")
+    return text
 
 
 def _aggregation(body: Any) -> Aggregation:

@@ -41,7 +41,8 @@ def test_a_small_file(folder):
     assert list(setup.source.ids) == ["a", "b", "c"]
     assert setup.policy.round.clients == 3
     assert (setup.strategy.name, setup.selector.name) == ("fedavg", "uniform")
-    assert setup.source.examples("a") == 16
+    assert setup.source.examples("a") == 20
+    assert len(setup.source.load("a").train[1]) == 16
     assert setup.evaluation.clients
 
 
@@ -59,7 +60,7 @@ def test_local_settings_win_over_the_task_s_own(folder):
 def test_a_held_out_set_keeps_all_clients_examples_for_training(folder):
     (folder / "pooled.csv").write_text("x,z,y\n1,2,0\n2,3,1\n")
     setup = build(folder, evaluation={"held_out": "pooled.csv"})
-    assert setup.source.examples("a") == 20
+    assert len(setup.source.load("a").train[1]) == 20
     x, y = setup.evaluation.held_out
     np.testing.assert_array_equal(x, [[1, 2], [2, 3]])
     np.testing.assert_array_equal(y, [0, 1])

@@ -56,6 +56,7 @@ TABLE = {
     "CorruptChunk": ("TransferError", "corrupt_chunk", 1, "DATA_LOSS"),
     "Unavailable": ("ChoralError", "unavailable", 1, "UNAVAILABLE"),
     "Refused": ("ChoralError", "refused", 3, "PERMISSION_DENIED"),
+    "Stale": ("Refused", "stale", 3, "PERMISSION_DENIED"),
     "VersionMismatch": ("Refused", "version_mismatch", 3, "FAILED_PRECONDITION"),
 }
 

@@ -27,6 +27,10 @@ FIELDS: dict[str, Any] = {
     "goal": 4,
     "quorum": 3,
     "deadline_s": 600.0,
+    "arguments": '{"input_dim":10}',
+    "test_fraction": 0.25,
+    "split_seed": 7,
+    "key": "ab" * 32,
 }
 OTHER: dict[str, Any] = {
     "run_id": "run-2",
@@ -43,6 +47,10 @@ OTHER: dict[str, Any] = {
     "goal": 5,
     "quorum": 2,
     "deadline_s": 60.0,
+    "arguments": "",
+    "test_fraction": 0.5,
+    "split_seed": 8,
+    "key": "",
 }
 
 
@@ -60,7 +68,7 @@ def test_golden_json() -> None:
 
 
 def test_golden_digest() -> None:
-    assert plan().digest == "be4beb20c2d349ff39ca09ef2cb8ef2436777f8b3c29492d4392c84f0d6465fb"
+    assert plan().digest == "db4f8536b6678bf8b62cb91b8f80622209a118540d47bfbbaf2ee323e8d66239"
 
 
 def test_every_field_but_the_objective_is_in_the_digest() -> None:

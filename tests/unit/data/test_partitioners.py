@@ -195,7 +195,7 @@ def test_one_file_dealt_out(tmp_path):
     path = tmp_path / "all.csv"
     path.write_text("".join(f"{i},{i % 2}\n" for i in range(30)))
     source = partition_file(path, {"name": "iid", "clients": 3}, seed=2, test_fraction=0.2)
-    assert [source.examples(c) for c in source.ids] == [8, 8, 8]
+    assert [source.examples(c) for c in source.ids] == [10, 10, 10]
     seen = np.concatenate([source.load(c).train[0][:, 0] for c in source.ids])
     assert len(set(seen)) == 24
 

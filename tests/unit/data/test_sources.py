@@ -99,10 +99,13 @@ def test_a_client_of_one_example_keeps_it(make):
     assert data.test is None
 
 
-def test_examples_counts_what_load_would_give(make):
+def test_examples_counts_both_parts(make):
+    """What is held out depends on a run, and a client tells its size before it knows of one."""
     source = make(test_fraction=0.4)
-    for client in SIZES:
-        assert source.examples(client) == count_examples(source.load(client).train)
+    for client, size in SIZES.items():
+        assert source.examples(client) == size
+        found = source.load(client)
+        assert count_examples(found.train) + count_examples(found.test or ()) == size
 
 
 def test_unknown_clients_are_named(make):
@@ -260,7 +263,8 @@ def test_as_source_knows_what_it_is_given():
     source = MappingSource({"a": _data("0")})
     assert as_source(source, test_fraction=0.9, seed=5) is source
     found = as_source({"a": _data("0")}, test_fraction=0.4, seed=5)
-    assert found.examples("a") == 3
+    assert found.examples("a") == SIZES["0"]
+    assert len(found.load("a").train[1]) == 3
     for one_dataset in (_data("0"), np.zeros((3, 2))):
         with pytest.raises(ConfigError, match="one dataset") as error:
             as_source(one_dataset, test_fraction=0.2, seed=0)

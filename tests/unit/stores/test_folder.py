@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 import choral
 from choral.core.errors import Fenced, NothingToResume, ResumeMismatch, RunExists, StoreError
-from choral.simulation.driver import Driver
-from choral.simulation.folder import RunFolder
+from choral.federation.conductor import Conductor
+from choral.stores.folder import RunFolder
 from choral.stores.sqlite import SqliteRunStore
 from choral.tasks.numpy import LinearTask
 
@@ -307,7 +307,7 @@ def test_a_resumed_model_keeps_the_record_of_its_release(counting, numbered_clie
     fail = [(value, 2) for value in (0.0, 1.0)]
     with pytest.raises(choral.RunFailed):
         run(counting, numbered_clients, tmp_path / "a", task={"fail": fail})
-    real = Driver._begin
+    real = Conductor.begin
 
     def begin(self):
         commands = real(self)
@@ -315,6 +315,6 @@ def test_a_resumed_model_keeps_the_record_of_its_release(counting, numbered_clie
         return commands
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driver, "_begin", begin)
+        patch.setattr(Conductor, "begin", begin)
         run(counting, numbered_clients, tmp_path / "a", resume=True)
     assert (seen[0].what, seen[0].round, seen[0].mechanism) == ("model", 1, "none")

@@ -2,7 +2,7 @@
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from choral.simulation.threads import one_thread
+from choral.tasks.threads import one_thread
 
 
 def counts(torch):

@@ -11,14 +11,18 @@ from choral.wire.joining import (
     Assignment,
     Blob,
     Evaluation,
+    EvaluationTask,
     Join,
     assignment_from_proto,
     assignment_to_proto,
     bucket_of,
     evaluation_from_proto,
     evaluation_to_proto,
+    examples_in,
     join_from_proto,
     join_to_proto,
+    task_from_proto,
+    task_to_proto,
 )
 from choral.wire.v1 import coordinator_pb2 as pb
 
@@ -61,8 +65,30 @@ def test_an_offer_comes_back():
     assert join_from_proto(join_to_proto(least)) == least
 
 
-def test_the_number_of_examples_is_told_by_its_digits():
-    assert [bucket_of(n) for n in (0, 1, 255, 256)] == [0, 1, 8, 9]
+def test_the_number_of_examples_is_told_by_the_power_of_two_above_it():
+    assert [bucket_of(n) for n in (0, 1, 255, 256, 257)] == [0, 1, 9, 9, 10]
+    assert [examples_in(b) for b in (0, 1, 9, 10)] == [0, 1, 256, 512]
+
+
+@pytest.mark.parametrize("plan", ["plain_plan", "secure_plan"])
+def test_an_evaluation_task_comes_back(plan, request):
+    task = EvaluationTask(b"t", request.getfixturevalue(plan), "cd" * 32, 9, True, 60.0)
+    assert task_from_proto(task_to_proto(task)) == task
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"token": b""}, "token"),
+        ({"plan_json": b"{}"}, "plan"),
+        ({"model_sha256": "x"}, "model_sha256"),
+        ({"model_bytes": 2**63}, "model_bytes"),
+        ({"deadline_s": -1.0}, "deadline_s"),
+    ],
+)
+def test_an_evaluation_task_that_cannot_be(plain_plan, fields, text):
+    message = task_to_proto(EvaluationTask(b"t", plain_plan, "cd" * 32, 9, True, 60.0))
+    refused(task_from_proto, changed(message, **fields), text)
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,11 @@ def test_no_field_takes_what_it_is_not(plan, odd):
             "True": {"shuffle"},
             "0.5": {
                 *("lr", "mu", "deadline_s", "range", "weight_unit", "weight_cap"),
-                *("corrupt", "dropout"),
+                *("corrupt", "dropout", "test_fraction"),
             },
             "[]": {"metrics"},
+            "": {"arguments", "key"},
+            "{}": {"arguments"},
         }
         assert path[-1] in allowed.get(str(odd), set()), (path, odd)
 

@@ -61,6 +61,11 @@ class AdminStub(object):
                 request_serializer=choral_dot_v1_dot_admin__pb2.StopRunRequest.SerializeToString,
                 response_deserializer=choral_dot_v1_dot_admin__pb2.StopRunResponse.FromString,
                 _registered_method=True)
+        self.OpenRound = channel.unary_unary(
+                '/choral.v1.Admin/OpenRound',
+                request_serializer=choral_dot_v1_dot_admin__pb2.OpenRoundRequest.SerializeToString,
+                response_deserializer=choral_dot_v1_dot_admin__pb2.OpenRoundResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/choral.v1.Admin/ListClients',
                 request_serializer=choral_dot_v1_dot_admin__pb2.ListClientsRequest.SerializeToString,
@@ -102,6 +107,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenRound(self, request, context):
+        """Lets a run that waits for an operator open its next round.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClients(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -135,6 +147,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.StopRun,
                     request_deserializer=choral_dot_v1_dot_admin__pb2.StopRunRequest.FromString,
                     response_serializer=choral_dot_v1_dot_admin__pb2.StopRunResponse.SerializeToString,
+            ),
+            'OpenRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenRound,
+                    request_deserializer=choral_dot_v1_dot_admin__pb2.OpenRoundRequest.FromString,
+                    response_serializer=choral_dot_v1_dot_admin__pb2.OpenRoundResponse.SerializeToString,
             ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
@@ -277,6 +294,33 @@ class Admin(object):
             '/choral.v1.Admin/StopRun',
             choral_dot_v1_dot_admin__pb2.StopRunRequest.SerializeToString,
             choral_dot_v1_dot_admin__pb2.StopRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/choral.v1.Admin/OpenRound',
+            choral_dot_v1_dot_admin__pb2.OpenRoundRequest.SerializeToString,
+            choral_dot_v1_dot_admin__pb2.OpenRoundResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class AdminStub:
     WatchRun: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.RunEvent]
     """Events of a run's log from one on, then as they come, until the run has ended."""
     StopRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StopRunRequest, _admin_pb2.StopRunResponse]
+    OpenRound: _grpc.UnaryUnaryMultiCallable[_admin_pb2.OpenRoundRequest, _admin_pb2.OpenRoundResponse]
+    """Lets a run that waits for an operator open its next round."""
     ListClients: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListClientsRequest, _admin_pb2.ListClientsResponse]
 
 @_typing.type_check_only
@@ -50,6 +52,8 @@ class AdminAsyncStub(AdminStub):
     WatchRun: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchRunRequest, _admin_pb2.RunEvent]  # type: ignore[assignment]
     """Events of a run's log from one on, then as they come, until the run has ended."""
     StopRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.StopRunRequest, _admin_pb2.StopRunResponse]  # type: ignore[assignment]
+    OpenRound: _aio.UnaryUnaryMultiCallable[_admin_pb2.OpenRoundRequest, _admin_pb2.OpenRoundResponse]  # type: ignore[assignment]
+    """Lets a run that waits for an operator open its next round."""
     ListClients: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListClientsRequest, _admin_pb2.ListClientsResponse]  # type: ignore[assignment]
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
@@ -88,6 +92,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.StopRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.StopRunResponse, _abc.Awaitable[_admin_pb2.StopRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def OpenRound(
+        self,
+        request: _admin_pb2.OpenRoundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.OpenRoundResponse, _abc.Awaitable[_admin_pb2.OpenRoundResponse]]:
+        """Lets a run that waits for an operator open its next round."""
 
     @_abc_1.abstractmethod
     def ListClients(

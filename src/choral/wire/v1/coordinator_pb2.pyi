@@ -66,7 +66,7 @@ class JoinRequest(_message.Message):
     schema_fingerprint: _builtins.str
     """Over column names, types, units and the class set; never over values."""
     examples_bucket: _builtins.int
-    """Binary digits of the number of training examples: 0 for none, b for 2^(b-1) to 2^b - 1."""
+    """Of the number of training examples: 0 for none, else the least b with 2^(b-1) at least as many."""
     wait_s: _builtins.float
     """How long the client would have this call held, in seconds."""
     available_s: _builtins.float
@@ -226,35 +226,36 @@ class EvaluationTask(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    ROUND_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    PLAN_JSON_FIELD_NUMBER: _builtins.int
     MODEL_SHA256_FIELD_NUMBER: _builtins.int
     MODEL_BYTES_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
-    TASK_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
-    round: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
     token: _builtins.bytes
+    plan_json: _builtins.bytes
+    """The plan of the round that made the model, or of the first one: its task, and how a client
+    splits its examples. Its model is another one.
+    """
     model_sha256: _builtins.str
     model_bytes: _builtins.int
     final: _builtins.bool
     """Whether it is the run's last model."""
-    task: _builtins.str
+    deadline_s: _builtins.float
+    """Seconds from now."""
     def __init__(
         self,
         *,
-        run_id: _builtins.str = ...,
-        round: _builtins.int = ...,
         token: _builtins.bytes = ...,
+        plan_json: _builtins.bytes = ...,
         model_sha256: _builtins.str = ...,
         model_bytes: _builtins.int = ...,
         final: _builtins.bool = ...,
-        task: _builtins.str = ...,
+        deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "round", b"round", "run_id", b"run_id", "task", b"task", "token", b"token"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_s", b"deadline_s", "final", b"final", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "plan_json", b"plan_json", "token", b"token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +352,8 @@ class ProtocolMessage(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     WAIT_S_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     token: _builtins.bytes
     sequence: _builtins.int
@@ -359,6 +362,10 @@ class ProtocolMessage(_message.Message):
     """One message of secure aggregation; empty for none."""
     wait_s: _builtins.float
     """How long the client would have this call held, in seconds; 0 in an answer."""
+    received: _builtins.int
+    """The highest sequence of the other side's messages that is here; 0 for none."""
+    ended: _builtins.bool
+    """In an answer: nothing will come any more."""
     def __init__(
         self,
         *,
@@ -367,10 +374,12 @@ class ProtocolMessage(_message.Message):
         sequence: _builtins.int = ...,
         body: _builtins.bytes = ...,
         wait_s: _builtins.float = ...,
+        received: _builtins.int = ...,
+        ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "protocol_version", b"protocol_version", "sequence", b"sequence", "token", b"token", "wait_s", b"wait_s"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "ended", b"ended", "protocol_version", b"protocol_version", "received", b"received", "sequence", b"sequence", "token", b"token", "wait_s", b"wait_s"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

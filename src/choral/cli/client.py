@@ -1,0 +1,125 @@
+"""`choral client`: the agent near private data."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from choral.core.errors import ConfigError, RunFailed
+from choral.system import SystemClock, SystemRand
+from choral.telemetry.log import log_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from choral.client.agent import Agent, Ended
+
+LOG: Final = logging.getLogger("choral.client")
+
+
+def command(
+    config: Annotated[
+        Path | None, typer.Option(envvar="CHORAL_CONFIG", help="The client's file, in YAML.")
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(envvar=["CHORAL_COORDINATOR", "COORDINATOR"], help="HOST:PORT to call."),
+    ] = None,
+    client_id: Annotated[
+        str | None, typer.Option("--id", envvar=["CHORAL_CLIENT_ID", "CLIENT_ID"], help="Its id.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            envvar=["CHORAL_DATA", "DATA_PATH"], help="A CSV or Parquet file, or module:function."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(envvar="CHORAL_TARGET", help="Column to predict; default last.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(envvar="CHORAL_POLICY", help="The site's policy, in YAML.")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(envvar="CHORAL_STATE", help="Folder of keys and answers that must survive."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Plain text, to a loopback address.")
+    ] = False,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End when a run has ended.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Log JSON lines.")] = False,
+) -> None:
+    """Take part in a federation with the data of this site."""
+    from choral.client.agent import Agent
+    from choral.client.policy import OPEN, read_policy
+    from choral.client.settings import ClientFile, read_client_file, settle
+    from choral.client.who import Certified, Unverified, Who
+    from choral.pki.files import private_folder
+
+    log_to(as_json=as_json)
+    file = ClientFile() if config is None else read_client_file(config)
+    given = {
+        "id": client_id,
+        "coordinator": coordinator,
+        "data": data,
+        "target": target,
+        "policy": None if policy is None else str(policy),
+        "state": None if state is None else str(state),
+    }
+    settings = settle(
+        file,
+        home=Path() if config is None else config.parent,
+        given={name: value for name, value in given.items() if value},
+        insecure=insecure,
+    )
+    if settings.policy is not None:
+        rules = read_policy(settings.policy)
+    elif insecure:
+        rules = OPEN
+        LOG.warning("no site policy: everything is allowed, as for a trial on one machine")
+    else:
+        raise ConfigError(
+            "no site policy", hint="`policy: policy.yaml`; what it does not allow is refused"
+        )
+    private_folder(settings.local.state)
+    who: Who
+    if settings.files is None:
+        who = Unverified(settings.local.client, settings.coordinator, settings.local.state)
+        LOG.warning("plain text: neither side's identity is verified")
+    else:
+        who = Certified(settings.local.client, settings.files)
+
+    agent = partial(Agent, settings, who=who, policy=rules, clock=SystemClock(), rand=SystemRand())
+    ended = asyncio.run(_work(agent, settings.local.client, until_done=until_done))
+    if ended is not None and not ended.completed:
+        raise RunFailed(f"run {ended.run_id} did not complete: {ended.reason}")
+
+
+async def _work(make: Callable[[], Agent], client: str, *, until_done: bool) -> Ended | None:
+    """Work until a signal, or until a run has ended."""
+    task = asyncio.ensure_future(make().run(until_done=until_done))
+    loop = asyncio.get_running_loop()
+    interrupted: list[int] = []
+
+    def stop(number: int) -> None:
+        interrupted.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        LOG.info("%s: stopped", client)
+        if signal.SIGINT in interrupted:
+            raise KeyboardInterrupt from None
+        return None

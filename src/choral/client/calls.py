@@ -1,0 +1,209 @@
+"""Calls to the coordinator that are repeated until they succeed, or will not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mmap
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+import grpc
+
+from choral.client.cache import ModelCache
+from choral.client.who import Metadata
+from choral.core.errors import ChoralError, Refused, Stale, Unavailable
+from choral.core.ports import Clock
+from choral.crypto.signatures import verify
+from choral.wire.errors import from_rpc_error
+from choral.wire.frames import Header, Kind
+from choral.wire.joining import Evaluation, evaluation_to_proto
+from choral.wire.receipts import Receipt, receipt_from_proto
+from choral.wire.rpc import CoordinatorCalls
+from choral.wire.transfer import Blocks, Limits, Receiving, Sending
+from choral.wire.v1 import coordinator_pb2 as pb
+from choral.wire.versions import PROTOCOL_VERSION
+
+CALL_S: Final = 30.0
+"""Longest wait for the answer of a call that is not held on purpose."""
+STALL_S: Final = 60.0
+"""A download that brings nothing for so long is taken up anew."""
+PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Between the repeats of a call; the last one is repeated."""
+
+T = TypeVar("T")
+
+
+class Calls:
+    """What a client asks of its coordinator.
+
+    Args:
+        calls: The stubs.
+        metadata: Goes with every call.
+        clock: Time.
+    """
+
+    def __init__(self, calls: CoordinatorCalls, metadata: Metadata, clock: Clock) -> None:
+        self.stubs = calls
+        self.metadata = metadata
+        self._clock = clock
+
+    async def insist(self, call: Callable[[], Awaitable[T]], *, until: float) -> T:
+        """Repeat a call while it can succeed still and its time is not over.
+
+        Args:
+            call: Makes it.
+            until: When its time is over, on the clock.
+
+        Raises:
+            ChoralError: What the last one said.
+        """
+        tries = 0
+        while True:
+            try:
+                return await call()
+            except grpc.RpcError as error:
+                found = from_rpc_error(error)
+            except ChoralError as error:
+                found = error
+            pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
+            if not found.retryable or self._clock.monotonic() + pause > until:
+                raise found
+            tries += 1
+            await asyncio.sleep(pause)
+
+    async def download(
+        self, token: bytes, sha256: str, size: int, *, cache: ModelCache, until: float
+    ) -> Path:
+        """Return the file of a model; what came before a cut is not sent again."""
+        found = cache.find(sha256)
+        if found is not None:
+            return found
+        part = cache.part(sha256)
+        limits = Limits(frozenset({Kind.MODEL}), size)
+
+        async def once() -> None:
+            if part.held() > size:
+                part.discard()
+            receiving = Receiving(limits, lambda header: part)
+            request = pb.GetModelRequest(
+                protocol_version=PROTOCOL_VERSION,
+                token=token,
+                sha256=sha256,
+                offset=part.held(),
+            )
+            frames = aiter(self.stubs.get_global_model(request, metadata=self.metadata))
+            while (frame := await _next(frames)) is not None:
+                await asyncio.to_thread(receiving.receive, frame)
+            if receiving.finish().sha256 != sha256:
+                part.discard()
+                raise Refused("the coordinator sent another model than it named")
+
+        await self.insist(once, until=until)
+        return cache.complete(sha256)
+
+    async def upload(self, token: bytes, path: Path, kind: Kind, *, until: float) -> Receipt:
+        """Send a file; after a cut, go on where the coordinator has got to. Return its receipt."""
+        with _mapped(path) as view:
+            blocks = Blocks([view])
+            sha256 = await asyncio.to_thread(blocks.sha256)
+            return await self._upload(token, blocks, sha256, kind, until)
+
+    async def _upload(
+        self, token: bytes, blocks: Blocks, sha256: str, kind: Kind, until: float
+    ) -> Receipt:
+        offset = 0
+        first = True
+
+        async def once() -> Receipt:
+            nonlocal offset, first
+            if not first:
+                status = await self.stubs.get_upload(
+                    pb.UploadRequest(protocol_version=PROTOCOL_VERSION, token=token, sha256=sha256),
+                    metadata=self.metadata,
+                    timeout=CALL_S,
+                )
+                if status.complete:
+                    return receipt_from_proto(status.receipt)
+                offset = status.offset
+            first = False
+            header = Header(kind, token, sha256, blocks.size, offset=offset)
+            ack = await self.stubs.send_update(
+                _paced(Sending(header, blocks)), metadata=self.metadata
+            )
+            return receipt_from_proto(ack.receipt)
+
+        return await self.insist(once, until=until)
+
+    async def fail(self, token: bytes, code: str, message: str, *, until: float) -> None:
+        """Say that the work will not be done. That it is over already is no matter."""
+        report = pb.FailureReport(
+            protocol_version=PROTOCOL_VERSION, token=token, code=code, message=message[:500]
+        )
+        with suppress(Stale):
+            await self.insist(
+                lambda: self.stubs.report_failure(report, metadata=self.metadata, timeout=CALL_S),
+                until=until,
+            )
+
+    async def report(self, evaluation: Evaluation, *, until: float) -> None:
+        """Say what was measured."""
+        message = evaluation_to_proto(evaluation)
+        await self.insist(
+            lambda: self.stubs.report_evaluation(message, metadata=self.metadata, timeout=CALL_S),
+            until=until,
+        )
+
+
+def check_receipt(receipt: Receipt, *, server: bytes, expected: Receipt) -> None:
+    """Refuse a receipt that is not the coordinator's for exactly this upload.
+
+    Raises:
+        Refused: It is not.
+    """
+    verify(server, receipt.stated(), receipt.signature)
+    names = ("run_id", "round", "attempt", "client", "sha256", "size_bytes")
+    for name in names:
+        if getattr(receipt, name) != getattr(expected, name):
+            raise Refused(f"a receipt for another {name}")
+
+
+async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
+    """Return the next frame, None at the end; a stream that stalls is cut."""
+    try:
+        return await asyncio.wait_for(anext(frames), STALL_S)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError:
+        raise Unavailable(f"the download brought nothing for {STALL_S:.0f} s") from None
+
+
+async def _paced(frames: Sending) -> AsyncIterator[bytes]:
+    """Yield frames; between two of them the loop looks after other calls."""
+    for frame in frames:
+        yield frame
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """Give a file's bytes without reading them into memory."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            yield memoryview(b"")
+            return
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        view = memoryview(mapped)
+        try:
+            yield view
+        finally:
+            with suppress(BufferError):  # a call that failed holds parts of it a little longer
+                view.release()
+                mapped.close()
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's digest, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""The clients of a run as it sees them: by what they say of themselves, never by their data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from choral.core.errors import DataError
+from choral.core.params import ClientId
+from choral.core.selection import Strata
+from choral.core.task import ClientData
+from choral.wire.joining import Join, examples_in
+
+
+class Population:
+    """A `ClientSource` whose clients come and go, and keep their data.
+
+    Args:
+        labels: Strata that the operator declares, by client; they win over a client's own.
+    """
+
+    def __init__(self, labels: Mapping[str, Strata] | None = None) -> None:
+        self._labels = labels or {}
+        self._known: dict[ClientId, Join] = {}
+        self._ids: tuple[ClientId, ...] = ()
+
+    def update(self, offers: Iterable[Join]) -> None:
+        """Take these clients for those that could be asked now."""
+        found = {join.client: join for join in offers}
+        self._known |= found
+        self._ids = tuple(sorted(found))
+
+    @property
+    def ids(self) -> Sequence[ClientId]:
+        """Ids of those that could be asked now, in alphabetical order."""
+        return self._ids
+
+    def load(self, client: ClientId) -> ClientData:
+        """Refuse: nobody's data is here."""
+        raise DataError(f"the data of `{client}` stays where it is")
+
+    def strata(self, client: ClientId) -> Strata:
+        """Return a client's labels."""
+        join = self._known.get(client)
+        own: Strata = {} if join is None else join.strata
+        return {**own, **self._labels.get(client, {})}
+
+    def examples(self, client: ClientId) -> int | None:
+        """Return the most training examples that a client can have by its own account."""
+        join = self._known.get(client)
+        return examples_in(join.examples_bucket) if join is not None else None

@@ -1,0 +1,405 @@
+"""The runs of a coordinator: begun, resumed, watched and ended, each on a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from choral._version import __version__
+from choral.config.build import Deployed, Place, build_setup, name_of
+from choral.config.federation import FederationFile, parse
+from choral.config.fresh import new_run_id, seed_or_drawn
+from choral.coordinator.actor import Actor, World
+from choral.coordinator.desk import Farewell
+from choral.coordinator.gate import Trigger
+from choral.coordinator.population import Population
+from choral.coordinator.tickets import Drain, Message, Stop
+from choral.core.errors import ChoralError, ConfigError, StoreError
+from choral.core.params import Params
+from choral.core.ports import Observer
+from choral.core.selection import Strata
+from choral.core.tensors import encode_tensors
+from choral.federation.journal import Journal
+from choral.federation.setup import RunSetup
+from choral.selection.coverage import coverage
+from choral.stores.files import FolderBlobStore
+from choral.stores.folder import RunFolder
+from choral.telemetry.result import Result, lineage
+from choral.wire.joining import Join
+
+ENGINE: Final = "grpc"
+"""What results call a deployment."""
+
+ANY_TASK: Final = "*"
+"""What a client offers whose site allows every task."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run of this coordinator.
+
+    Attributes:
+        id: Unique name.
+        owner: Who submitted it.
+        file: The federation.
+        place: Where its words are looked up.
+        created: When, seconds since 1970.
+        resumed: It goes on with what is on disk.
+        status: waiting, running, paused, completed, failed or stopped.
+        reason: Why; empty where there is nothing to say.
+        actor: What drives it, once it has begun.
+        result: How it ended.
+        error: What ended it, where that was a fault.
+        ended: Set when the thread is done with it.
+    """
+
+    id: str
+    owner: str
+    file: FederationFile
+    place: Place
+    created: float
+    resumed: bool = False
+    status: str = "waiting"
+    reason: str = ""
+    actor: Actor | None = None
+    result: dict[str, Any] | None = None
+    error: ChoralError | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    inbox: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def name(self) -> str:
+        """The federation's name."""
+        return name_of(self.file, self.place)
+
+    def post(self, message: Message) -> None:
+        """Tell the run something, whether it has begun or not."""
+        actor = self.actor
+        (self.inbox.put if actor is None else actor.post)(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a coordinator adds to every run.
+
+    Attributes:
+        storage: Folder of the runs.
+        roster: Clients that may take part, with their labels; None for whoever has a certificate.
+        verified: Whether clients' identities are proved by certificates.
+    """
+
+    storage: Path
+    roster: Mapping[str, Strata] | None = None
+    verified: bool = True
+
+
+class Runs:
+    """All runs of a process.
+
+    Args:
+        terms: What holds for every run.
+        world: From how a run publishes its models to what is outside it.
+        observers: Makes the observers of a run.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        world: Callable[[Callable[[Params], int]], World],
+        observers: Callable[[Run], Iterable[Observer]],
+    ) -> None:
+        self._terms = terms
+        self._world = world
+        self._observers = observers
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+        self._requests: dict[str, str] = {}
+        self._threads: list[threading.Thread] = []
+        self._models: dict[str, Path] = {}
+
+    # --- from outside -----------------------------------------------------------------------------
+
+    def all(self) -> list[Run]:
+        """Return the runs of this process, oldest first."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def get(self, run_id: str) -> Run | None:
+        """Return a run, None where there is none of this name."""
+        return self._runs.get(run_id)
+
+    def model(self, sha256: str) -> Path | None:
+        """Return the file of a model that can be downloaded now."""
+        return self._models.get(sha256)
+
+    def submit(
+        self, file: FederationFile, place: Place, *, owner: str, request_id: str = ""
+    ) -> Run:
+        """Begin a run; the same request begins no second one.
+
+        Raises:
+            ConfigError: It cannot work; nothing was begun.
+        """
+        with self._lock:
+            known = self._runs.get(self._requests.get(request_id, ""))
+        if request_id and known is not None:
+            return known
+        file = file.model_copy(update={"seed": seed_or_drawn(file.seed)})
+        self._setup(file, place, Population(), self._size(file) or 3)
+        now = datetime.now(UTC).timestamp()
+        run = Run(new_run_id(name_of(file, place)), owner, file, place, now)
+        return self._begin(run, request_id)
+
+    def resume(self, file: FederationFile, place: Place, *, owner: str) -> Run | None:
+        """Go on with the newest unfinished run of this file, if there is one."""
+        asked = file.as_json()
+        for folder in sorted(self._terms.storage.glob("*.partial"), reverse=True):
+            header = self._header(folder)
+            if header is None:
+                continue
+            stored = dict(header.get("federation", {}))
+            if file.seed is None:
+                stored.pop("seed", None)
+            if stored != asked:
+                continue
+            whole = parse(dict(header["federation"]), where=str(folder))
+            now = float(header.get("created", 0.0))
+            run = Run(folder.name.removesuffix(".partial"), owner, whole, place, now, resumed=True)
+            return self._begin(run, "")
+        return None
+
+    def drain(self, timeout_s: float) -> None:
+        """Leave every run as it is, to be resumed; wait for the threads."""
+        for run in self.all():
+            run.post(Drain())
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    # --- a run's thread ---------------------------------------------------------------------------
+
+    def _begin(self, run: Run, request_id: str) -> Run:
+        thread = threading.Thread(target=self._drive, args=(run,), name=run.id, daemon=True)
+        with self._lock:
+            self._runs[run.id] = run
+            if request_id:
+                self._requests[request_id] = run.id
+            self._threads.append(thread)
+        thread.start()
+        return run
+
+    def _drive(self, run: Run) -> None:
+        try:
+            self._drive_to_its_end(run)
+        except ChoralError as error:
+            run.error, run.status, run.reason = error, "failed", str(error)
+        except BaseException as error:  # noqa: BLE001  # one run never takes the others with it
+            text = "".join(traceback.format_exception(error))
+            run.error = ChoralError(f"the coordinator failed: {error!r}", details=text)
+            run.status, run.reason = "failed", str(run.error)
+        finally:
+            self._say_goodbye(run)
+            run.ended.set()
+
+    def _drive_to_its_end(self, run: Run) -> None:
+        population = Population(self._terms.roster)
+        folder = RunFolder(self._terms.storage / run.id)
+        header = folder.header()[1] if run.resumed else None
+        size = self._size(run.file)
+        if header is not None:
+            size = int(header["config"]["population"])
+        if size is None:
+            size = self._gather(run)
+            if size is None:
+                return
+        setup = replace(self._setup(run.file, run.place, population, size), run_id=run.id)
+        participant, first = setup.participant()
+        origin = {
+            "population": size,
+            "first_model": first.sha256,
+            "spec": participant.spec.digest,
+        }
+        setup = replace(setup, config={**setup.config, **origin})
+        journal = self._journal(run, setup, folder)
+        finished = False
+        try:
+            blobs = folder.blobs()
+            actor = Actor(
+                setup,
+                population=population,
+                trigger=trigger_of(run.file),
+                participant=participant,
+                first=first,
+                journal=journal,
+                world=self._world(self._publisher(run, blobs, folder.partial)),
+                suits=self._suits(setup),
+                observers=self._observers(run),
+                step_s=run.file.round.step_s or 30.0,
+            )
+            run.actor, run.status = actor, "running"
+            while not run.inbox.empty():
+                actor.post(run.inbox.get())
+            started = datetime.now(UTC).timestamp()
+            actor.run()
+            finished = not actor.drained
+            self._finish(run, setup, folder, started=started)
+        finally:
+            if not finished or run.status != "completed":
+                folder.close()
+
+    def _gather(self, run: Run) -> int | None:
+        """Wait until there are clients and nobody new has come for a while; return their number.
+
+        None where the run was stopped or the process ends.
+        """
+        trigger = trigger_of(run.file)
+        secure = run.file.aggregation not in (None, "plain")
+        least = run.file.round.quorum or (3 if secure else 2)
+        suits = self._suits(self._setup(run.file, run.place, Population(), max(3, least)))
+        desk = self._world(lambda _: 0).desk
+        desk.watch(run.inbox.put)
+        before = -1
+        try:
+            while True:
+                found = sum(1 for join in desk.offers() if not suits(join))
+                if found >= least and found == before:
+                    return found
+                run.reason = f"waiting for clients: {found} are there, at least {least} are needed"
+                before = found
+                try:
+                    message = run.inbox.get(timeout=trigger.settle_s if found >= least else None)
+                except queue.Empty:
+                    continue
+                before = -1
+                if isinstance(message, Stop | Drain):
+                    run.status = "stopped" if isinstance(message, Stop) else "waiting"
+                    run.reason = getattr(message, "reason", "")
+                    return None
+        finally:
+            run.reason = "" if run.status == "waiting" else run.reason
+            desk.unwatch(run.inbox.put)
+
+    def _journal(self, run: Run, setup: RunSetup, folder: RunFolder) -> Journal:
+        if run.resumed:
+            lease = folder.resume(setup.config)
+        else:
+            header = {
+                "config": dict(setup.config),
+                "name": setup.name,
+                "seed": setup.seed,
+                "version": __version__,
+                "federation": run.file.as_json(),
+                "folder": str(run.place.folder),
+                "owner": run.owner,
+                "created": run.created,
+            }
+            lease = folder.create(run.id, header)
+        return Journal(folder.store, folder.blobs(), lease)
+
+    def _publisher(self, run: Run, blobs: FolderBlobStore, folder: Path) -> Callable[[Params], int]:
+        """Return what makes a run's newest models ready to be downloaded: the last two."""
+        published: list[str] = []
+
+        def publish(params: Params) -> int:
+            digest = blobs.put(encode_tensors(params))
+            if digest != params.sha256:
+                raise StoreError(f"the model of {run.id} was stored under another digest")
+            path = folder / "blobs" / digest
+            self._models[digest] = path
+            if digest not in published:
+                published.append(digest)
+            while len(published) > 2:
+                old = published.pop(0)
+                self._models.pop(old, None)
+                blobs.delete(old)
+            return path.stat().st_size
+
+        return publish
+
+    def _finish(self, run: Run, setup: RunSetup, folder: RunFolder, *, started: float) -> None:
+        """Write what came out of a run."""
+        actor = run.actor
+        if actor is None or actor.drained:
+            return
+        conductor, now = actor.conductor, datetime.now(UTC)
+        result = Result.of(
+            setup,
+            conductor.view,
+            engine=ENGINE,
+            params=conductor.params,
+            spec=conductor.spec,
+            coverage=coverage(setup.source, conductor.machine.history, by=setup.strata).as_json(),
+            duration_s=now.timestamp() - started,
+            finished=now.isoformat(timespec="seconds"),
+            identity="verified" if self._terms.verified else "unverified",
+        )
+        view = conductor.view
+        self._models = {d: p for d, p in self._models.items() if p.parent.parent != folder.partial}
+        if view.status == "completed":
+            origin = lineage(result, setup, conductor.first_sha256)
+            path = folder.complete(result.to_json(), conductor.released, origin)
+            result = replace(result, model_path=path)
+        run.result = result.to_json()
+        run.status, run.reason = view.status, view.reason
+
+    def _say_goodbye(self, run: Run) -> None:
+        if run.actor is None or run.actor.drained:
+            return
+        desk = self._world(lambda _: 0).desk
+        desk.farewell(run.actor.took_part, Farewell(run.id, run.status, run.reason))
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _size(self, file: FederationFile) -> int | None:
+        """Return how many clients a run has, None where that is not said anywhere."""
+        asked, roster = file.clients_per_round, self._terms.roster
+        if roster is not None:
+            return len(roster)
+        if asked is None or asked < 1:
+            return None
+        return int(asked)
+
+    def _setup(
+        self, file: FederationFile, place: Place, population: Population, size: int
+    ) -> RunSetup:
+        return build_setup(file, place, deployed=Deployed(population, size))
+
+    def _suits(self, setup: RunSetup) -> Callable[[Join], str]:
+        """Return what says why a client does not suit a run; nothing where it does."""
+        roster, task = self._terms.roster, setup.task_name
+
+        def suits(join: Join) -> str:
+            if roster is not None and join.client not in roster:
+                return "it is not on the coordinator's list of clients"
+            if task not in join.tasks and ANY_TASK not in join.tasks:
+                return f"its site does not allow the task `{task}`"
+            return ""
+
+        return suits
+
+    @staticmethod
+    def _header(folder: Path) -> dict[str, Any] | None:
+        """Return the header of an unfinished run, None where it is none of a coordinator's."""
+        whole = RunFolder(folder.with_name(folder.name.removesuffix(".partial")))
+        try:
+            header = whole.header()[1]
+        except ChoralError:
+            return None
+        finally:
+            whole.close()
+        return header if "federation" in header else None
+
+
+def trigger_of(file: FederationFile) -> Trigger:
+    """Return when rounds of a federation open."""
+    given = file.start.model_dump(exclude_none=True)
+    try:
+        return Trigger(**given)
+    except TypeError as error:
+        raise ConfigError(f"`start`: {error}") from None

@@ -1,0 +1,251 @@
+"""The process: gRPC in front, runs behind, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from choral.config.build import Place
+from choral.coordinator.actor import Keys, World
+from choral.coordinator.admin import AdminService
+from choral.coordinator.callers import by_certificate, by_word
+from choral.coordinator.desk import Desk
+from choral.coordinator.events import EventLog
+from choral.coordinator.guard import Guarded
+from choral.coordinator.metrics import Metrics
+from choral.coordinator.runs import Run, Runs, Terms
+from choral.coordinator.service import Service
+from choral.coordinator.transfers import Uploads
+from choral.coordinator.welcome import Welcome
+from choral.core.errors import ConfigError
+from choral.core.params import Params, Spec
+from choral.core.ports import Clock, Observer, Rand
+from choral.core.selection import Strata
+from choral.crypto.signatures import SigningKey
+from choral.pki.credentials import ServerCredentials
+from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
+from choral.wire.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2
+
+LOG: Final = logging.getLogger("choral.coordinator")
+THREADS: Final = 4
+GRACE_S: Final = 5.0
+UPLOADS: Final = "uploads"
+
+_CLIENT_CALLS: Final = {
+    "join_round": "JoinRound",
+    "get_global_model": "GetGlobalModel",
+    "exchange": "Exchange",
+    "send_update": "SendUpdate",
+    "get_upload": "GetUpload",
+    "report_failure": "ReportFailure",
+    "report_evaluation": "ReportEvaluation",
+}
+_ADMIN_CALLS: Final = {
+    name: name for name in (m.name for m in admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods)
+}
+
+_OPTIONS: Final = (
+    *CHANNEL_OPTIONS,
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a coordinator is run.
+
+    Attributes:
+        listen: Host and port.
+        storage: Folder of the runs.
+        place: Where the words of federation files are looked up.
+        credentials: Reads the certificates; None for plain text on a loopback address.
+        roster: Clients that may take part, with their labels; None for whoever has a certificate.
+        observers: Makes further observers of a run, such as a progress bar.
+    """
+
+    listen: str
+    storage: Path
+    place: Place
+    credentials: Callable[[], ServerCredentials] | None
+    roster: Mapping[str, Strata] | None = None
+    observers: Callable[[Run], Iterable[Observer]] = field(default=lambda run: ())
+
+
+class Server:
+    """A coordinator.
+
+    Args:
+        settings: How it is run.
+        clock: Time.
+        rand: Secret randomness.
+
+    Attributes:
+        runs: Its runs.
+        metrics: What it counts.
+        address: Where it listens, once it does.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock, rand: Rand) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rand = rand
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="choral-io")
+        self._desk = Desk(asyncio.get_running_loop(), clock)
+        self._logs: dict[str, EventLog] = {}
+        self._welcome: Welcome | None = None
+        self.metrics = Metrics()
+        self.address = ""
+        self._keys = self._own_keys()
+        self.runs = Runs(
+            Terms(settings.storage, settings.roster, verified=settings.credentials is not None),
+            world=self._world,
+            observers=self._observers,
+        )
+        self._service = self._coordinator()
+        self._server = aio.server(options=_OPTIONS)
+        self._health = health_aio.HealthServicer()
+
+    def _own_keys(self) -> Keys:
+        """Return the coordinator's keys: from its files, or fresh ones without certificates."""
+        if self._settings.credentials is not None:
+            found = self._settings.credentials()
+            return Keys(found.signing_key, found.federation.enrolment_authority)
+        signing, authority = SigningKey.random(self._rand), SigningKey.random(self._rand)
+        self._welcome = Welcome(authority, signing.public)
+        return Keys(signing, authority.public)
+
+    def _world(self, publish: Callable[[Params], int]) -> World:
+        return World(self._desk, self._clock, self._rand, self._keys, publish)
+
+    def _observers(self, run: Run) -> tuple[Observer, ...]:
+        log = self._logs[run.id] = EventLog()
+        return (log, self.metrics.observer(), *self._settings.observers(run))
+
+    def _coordinator(self) -> Service:
+        uploads = self._settings.storage / UPLOADS
+        uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in uploads.glob("*.upload"):
+            left.unlink()
+        return Service(
+            self._desk,
+            callers=self._callers,
+            welcome=self._welcome,
+            uploads=Uploads(uploads, self._clock, self._pool),
+            model=self.runs.model,
+            spec=self._spec,
+            clock=self._clock,
+            pool=self._pool,
+        )
+
+    @property
+    def _callers(self) -> Any:
+        credentials = self._settings.credentials
+        return by_word if credentials is None else by_certificate(credentials, self._clock)
+
+    def _spec(self, run_id: str) -> Spec | None:
+        run = self.runs.get(run_id)
+        return None if run is None or run.actor is None else run.actor.conductor.spec
+
+    # --- start and end ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: The address cannot be listened on.
+        """
+        self._add_services()
+        listen, credentials = self._settings.listen, self._settings.credentials
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, tls_of(credentials()))
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise ConfigError(
+                f"cannot listen on {listen}", hint="is the port in use? `--listen HOST:PORT`"
+            )
+        await self._server.start()
+        host = listen.rsplit(":", 1)[0]
+        self.address = f"{host}:{port}"
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def _add_services(self) -> None:
+        admin = AdminService(
+            self.runs,
+            self._desk,
+            callers=self._callers,
+            place=self._settings.place,
+            events=self._logs.get,
+            clock=self._clock,
+            pool=self._pool,
+        )
+        note = self.metrics.refused
+        streams = frozenset({"get_global_model", "WatchRun"})
+        guarded: Any = Guarded(self._service, note=note, calls=_CLIENT_CALLS, streams=streams)
+        self._server.add_generic_rpc_handlers((coordinator_handler(guarded),))
+        of_admin: Any = Guarded(admin, note=note, calls=_ADMIN_CALLS, streams=streams)
+        admin_pb2_grpc.add_AdminServicer_to_server(of_admin, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"].full_name,
+            admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+
+    async def stop(self, *, linger_s: float = 0.0) -> None:
+        """Leave unfinished runs to be resumed, and end.
+
+        Args:
+            linger_s: How long clients are still told that their run has ended.
+        """
+        self._service.draining = True
+        await self._health.enter_graceful_shutdown()
+        if linger_s:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._everybody_told(), linger_s)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, self.runs.drain, GRACE_S)
+        await self._server.stop(grace=GRACE_S)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _everybody_told(self) -> None:
+        """Return once no client has a farewell waiting for it."""
+        while any(p.farewells for p in self._desk.presences().values()):
+            await asyncio.sleep(0.05)
+
+
+def tls_of(credentials: ServerCredentials) -> grpc.ServerCredentials:
+    """Return TLS that lets in only whom the federation's authority has signed."""
+    tls = credentials.tls
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)],
+        root_certificates=tls.authority,
+        require_client_auth=True,
+    )
+
+
+def now() -> datetime:
+    """Return the time, for dates in certificates."""
+    return datetime.now(UTC)

@@ -1,0 +1,277 @@
+"""The calls of clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from choral.coordinator.access import Caller, check
+from choral.coordinator.callers import Callers
+from choral.coordinator.desk import Desk, Farewell
+from choral.coordinator.tickets import Arrived, GaveUp, Reported, Said, Ticket, Use
+from choral.coordinator.transfers import Uploads, model_frames, model_header
+from choral.coordinator.welcome import Welcome
+from choral.core.aggregation import RingGrid
+from choral.core.errors import ChoralError, Malformed, OutOfOrder, Refused, Stale
+from choral.core.params import ClientId, Spec
+from choral.core.ports import Clock
+from choral.wire.contributions import contribution_limit, masked_bytes
+from choral.wire.frames import Kind, check_sha256
+from choral.wire.joining import (
+    Assignment,
+    EvaluationTask,
+    assignment_to_proto,
+    evaluation_from_proto,
+    join_from_proto,
+    task_to_proto,
+)
+from choral.wire.receipts import Receipt, receipt_to_proto
+from choral.wire.rpc import Context
+from choral.wire.transfer import Limits
+from choral.wire.v1 import coordinator_pb2 as pb
+from choral.wire.v1 import run_pb2
+from choral.wire.versions import PROTOCOL_VERSION, agree, check_version
+
+MAX_WAIT_S: Final = 30.0
+"""Longest time that a call is held."""
+MAX_BODY: Final = 4 << 20
+"""Bytes of a message of secure aggregation."""
+MAX_TEXT: Final = 500
+"""Characters of a client's own words."""
+
+STATUS: Final = {
+    "waiting": run_pb2.RUN_STATUS_WAITING,
+    "running": run_pb2.RUN_STATUS_RUNNING,
+    "paused": run_pb2.RUN_STATUS_PAUSED,
+    "completed": run_pb2.RUN_STATUS_COMPLETED,
+    "failed": run_pb2.RUN_STATUS_FAILED,
+    "stopped": run_pb2.RUN_STATUS_STOPPED,
+}
+
+
+class Service:
+    """`choral.v1.Coordinator`, as `wire.rpc` wants it.
+
+    Args:
+        desk: Clients and their work.
+        callers: Says who calls.
+        welcome: Enrols clients that have no certificate, where that is allowed.
+        uploads: Takes uploads.
+        model: From a digest to the file of a model.
+        spec: From a run to the schema of its model.
+        clock: Time.
+        pool: Threads for checksums and disk.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        callers: Callers,
+        welcome: Welcome | None,
+        uploads: Uploads,
+        model: Callable[[str], Path | None],
+        spec: Callable[[str], Spec | None],
+        clock: Clock,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._desk = desk
+        self._callers = callers
+        self._welcome = welcome
+        self._uploads = uploads
+        self._model = model
+        self._spec = spec
+        self._clock = clock
+        self._pool = pool
+        self.draining = False
+
+    def _caller(self, call: str, context: Context) -> Caller:
+        caller = self._callers(context)
+        check(call, caller)
+        return caller
+
+    # --- work -------------------------------------------------------------------------------------
+
+    async def join_round(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
+        """Hold the call until there is something to say."""
+        caller = self._caller("JoinRound", context)
+        version = agree(request.min_protocol_version, request.protocol_version)
+        join = join_from_proto(request)
+        if join.client != caller.id:
+            raise Refused(f"{caller.id!r} joins in the name of {join.client!r}")
+        if self._welcome is not None:
+            await self._welcome.greet(caller, context)
+        if self.draining:
+            return self._come_back(version, "the coordinator is being stopped", after_s=1.0)
+        found = await self._desk.wait(join, at_most_s=min(join.wait_s, MAX_WAIT_S))
+        if found is None:
+            return self._come_back(version, "nothing to do yet")
+        if isinstance(found, Farewell):
+            return pb.JoinResponse(
+                protocol_version=version,
+                goodbye=pb.Goodbye(
+                    run_id=found.run_id, status=STATUS[found.status], reason=found.reason[:MAX_TEXT]
+                ),
+            )
+        return self._work(version, found)
+
+    def _work(self, version: int, ticket: Ticket) -> pb.JoinResponse:
+        left = max(0.0, ticket.deadline - self._clock.monotonic())
+        if ticket.use is Use.TRAIN:
+            assignment = Assignment(ticket.token, ticket.plan, ticket.model_bytes, left)
+            return pb.JoinResponse(
+                protocol_version=version, assignment=assignment_to_proto(assignment)
+            )
+        task = EvaluationTask(
+            ticket.token,
+            ticket.plan,
+            ticket.model_sha256,
+            ticket.model_bytes,
+            ticket.final,
+            left,
+        )
+        return pb.JoinResponse(protocol_version=version, evaluation=task_to_proto(task))
+
+    def _come_back(self, version: int, why: str, *, after_s: float = 0.0) -> pb.JoinResponse:
+        """Return when to call again: spread, so that many clients do not call at once."""
+        crowd = len(self._desk.presences())
+        window = min(60.0, crowd / 500.0)
+        return pb.JoinResponse(
+            protocol_version=version,
+            come_back=pb.ComeBack(after_s=after_s, window_s=window, reason=why),
+        )
+
+    # --- bulk -------------------------------------------------------------------------------------
+
+    async def get_global_model(
+        self, request: pb.GetModelRequest, context: Context
+    ) -> AsyncIterator[bytes]:
+        """Give the frames of a model."""
+        caller = self._caller("GetGlobalModel", context)
+        check_version(request.protocol_version)
+        ticket = self._desk.ticket(request.token, ClientId(caller.id))
+        if request.sha256 != ticket.model_sha256:
+            raise Refused("another model than that of the work", hint="ask for `model_sha256`")
+        path = self._model(ticket.model_sha256)
+        if path is None:
+            raise Stale("this model is no longer given out")
+        if request.offset > ticket.model_bytes:
+            raise Malformed(f"offset {request.offset} of a model of {ticket.model_bytes} bytes")
+        header = model_header(ticket, offset=request.offset)
+        async for frame in model_frames(path, header, pool=self._pool):
+            yield frame
+
+    async def send_update(self, frames: AsyncIterator[bytes], context: Context) -> pb.UpdateAck:
+        """Take the frames of a contribution; the answer is a receipt."""
+        caller = self._caller("SendUpdate", context)
+        client = ClientId(caller.id)
+        ticket = await self._uploads.take(
+            frames, lambda token: self._desk.ticket(token, client), self._limits
+        )
+        receipt = ticket.receipt or await self._deliver(ticket)
+        ticket.receipt = receipt
+        return pb.UpdateAck(protocol_version=PROTOCOL_VERSION, receipt=receipt_to_proto(receipt))
+
+    def _limits(self, ticket: Ticket) -> Limits:
+        """Return what may be uploaded for a ticket."""
+        if ticket.use is not Use.TRAIN:
+            raise Malformed("an upload for work that has none")
+        spec, grid = self._spec(ticket.plan.run_id), ticket.plan.encoding
+        if spec is None:
+            raise Stale("the run has ended")
+        if isinstance(grid, RingGrid):
+            return Limits(frozenset({Kind.MASKED}), masked_bytes(spec, grid), chunk_least=1)
+        return Limits(frozenset({Kind.CONTRIBUTION}), contribution_limit(spec), chunk_least=1)
+
+    async def _deliver(self, ticket: Ticket) -> Receipt:
+        """Hand a whole upload to its run, and wait for what it says."""
+        if ticket.upload is None:
+            raise Stale("the work is over")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Receipt | ChoralError] = loop.create_future()
+
+        def settle(found: Receipt | ChoralError) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        def reply(found: Receipt | ChoralError) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, found)
+
+        upload, header = ticket.upload
+        ticket.post(Arrived(ticket, upload, header, reply))
+        found = await answer
+        if isinstance(found, ChoralError):
+            ticket.upload = None
+            raise found
+        return found
+
+    async def get_upload(self, request: pb.UploadRequest, context: Context) -> pb.UploadStatus:
+        """Say how much of an upload is held."""
+        caller = self._caller("GetUpload", context)
+        check_version(request.protocol_version)
+        check_sha256("sha256", request.sha256)
+        ticket = self._desk.ticket(request.token, ClientId(caller.id), over=True)
+        status = pb.UploadStatus(protocol_version=PROTOCOL_VERSION)
+        if ticket.receipt is not None and ticket.receipt.sha256 == request.sha256:
+            status.offset, status.complete = ticket.receipt.size_bytes, True
+            status.receipt.CopyFrom(receipt_to_proto(ticket.receipt))
+        elif ticket.over:
+            raise Stale("the work is over")
+        elif ticket.upload is not None and ticket.upload[1].sha256 == request.sha256:
+            status.offset = ticket.upload[0].held()
+        return status
+
+    # --- words ------------------------------------------------------------------------------------
+
+    async def exchange(self, request: pb.ProtocolMessage, context: Context) -> pb.ProtocolMessage:
+        """Take a message of secure aggregation, and give the next one."""
+        caller = self._caller("Exchange", context)
+        check_version(request.protocol_version)
+        ticket = self._desk.ticket(request.token, ClientId(caller.id), over=True)
+        if ticket.use is not Use.TRAIN or not isinstance(ticket.plan.encoding, RingGrid):
+            raise Malformed("a message of secure aggregation for work without it")
+        if len(request.body) > MAX_BODY:
+            raise Malformed(f"a message of {len(request.body)} bytes, expected up to {MAX_BODY}")
+        if bool(request.sequence) != bool(request.body):
+            raise OutOfOrder("a message without a number, or a number without a message")
+        for body in ticket.mailbox.take(request):
+            if not ticket.over:
+                ticket.post(Said(ticket, body))
+        if not (ticket.mailbox.waiting or ticket.over):
+            ticket.bell.clear()
+            held = min(max(0.0, request.wait_s), MAX_WAIT_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ticket.bell.wait(), held)
+        ended = ticket.over and not ticket.mailbox.waiting
+        return ticket.mailbox.message(ticket.token, ended=ended)
+
+    async def report_failure(self, request: pb.FailureReport, context: Context) -> pb.Ack:
+        """Take note that a client cannot do its work."""
+        caller = self._caller("ReportFailure", context)
+        check_version(request.protocol_version)
+        ticket = self._desk.ticket(request.token, ClientId(caller.id))
+        code = request.code if request.code.isidentifier() else "client_error"
+        ticket.done = True
+        ticket.post(GaveUp(ticket, code[:64], _printable(request.message)))
+        return pb.Ack(protocol_version=PROTOCOL_VERSION)
+
+    async def report_evaluation(self, request: pb.Evaluation, context: Context) -> pb.Ack:
+        """Take what a client measured."""
+        caller = self._caller("ReportEvaluation", context)
+        found = evaluation_from_proto(request)
+        ticket = self._desk.ticket(found.token, ClientId(caller.id))
+        if ticket.use is not Use.EVALUATE:
+            raise Malformed("an evaluation for work that is none")
+        ticket.done = True
+        ticket.post(Reported(ticket, dict(found.metrics), found.examples))
+        return pb.Ack(protocol_version=PROTOCOL_VERSION)
+
+
+def _printable(text: str) -> str:
+    """Return a client's words, cut to size, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_TEXT])

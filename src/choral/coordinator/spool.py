@@ -1,0 +1,89 @@
+"""An upload on its way: bytes in a file, so that memory does not grow with what clients send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from choral.core.errors import StoreError, Truncated
+
+BLOCK_BYTES: Final = 1 << 20
+
+
+class SpoolFile:
+    """The bytes of one upload: a `wire.transfer.Sink`, and their reader once they are whole.
+
+    Args:
+        path: The file; made when the first byte comes.
+    """
+
+    __slots__ = ("_held", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._held = 0
+
+    def held(self) -> int:
+        """Return the number of bytes held, from the first."""
+        return self._held
+
+    def prefix(self) -> Iterable[bytes]:
+        """Return the bytes held, in blocks."""
+        return self.blocks(0, self._held)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Hold more bytes.
+
+        Raises:
+            StoreError: They cannot be written, such as on a full disk.
+        """
+        try:
+            with self.path.open("r+b" if self._held else "wb", buffering=0) as file:
+                file.seek(offset)
+                file.write(data)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {self.path.parent}: {error.strerror}", hint="make room"
+            ) from None
+        self._held = offset + data.nbytes
+
+    def discard(self) -> None:
+        """Let go of all bytes."""
+        self._held = 0
+        self.path.unlink(missing_ok=True)
+
+    def blocks(self, start: int, stop: int, *, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to `stop`, in blocks of at most `size`."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while start < stop:
+                block = file.read(min(size, stop - start))
+                if not block:
+                    raise Truncated(f"{self.path.name} ends at byte {start}, expected {stop}")
+                start += len(block)
+                yield block
+
+    def tail(self, start: int) -> bytes:
+        """Return the bytes from `start` on."""
+        return b"".join(self.blocks(start, self._held))
+
+    def numbers(
+        self, count: int, dtype: str, *, size: int = BLOCK_BYTES
+    ) -> Iterator[npt.NDArray[np.generic]]:
+        """Yield the first `count` numbers of a little-endian type, in blocks."""
+        for block in self.packed(count, np.dtype(dtype).itemsize, size=size):
+            yield np.frombuffer(block, dtype)
+
+    def packed(self, count: int, width: int, *, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """Yield the first `count` elements of `width` bytes, in blocks of whole ones."""
+        rest = b""
+        for block in self.blocks(0, count * width, size=size - size % width):
+            rest += block
+            whole = len(rest) - len(rest) % width
+            if whole:
+                yield rest[:whole]
+                rest = rest[whole:]

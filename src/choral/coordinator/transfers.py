@@ -1,0 +1,184 @@
+"""Models on their way out, and uploads on their way in; threads do what costs time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from choral.coordinator.spool import SpoolFile
+from choral.coordinator.tickets import Ticket
+from choral.core.errors import CorruptBlob, Stale, Unavailable
+from choral.core.ports import Clock
+from choral.wire.frames import CHUNK_LEAST, Header, Kind, chunk_frame, end_frame, header_frame
+from choral.wire.transfer import Limits, Receiving
+
+WINDOW_S: Final = 40.0
+WINDOW_BYTES: Final = 512 << 10
+"""An upload brings at least so many bytes, or its last ones, in every `WINDOW_S`: 13 KiB/s."""
+
+_SMALL: Final = 64 << 10
+"""Bytes of a frame that are not worth a thread."""
+
+
+async def model_frames(
+    path: Path, header: Header, *, pool: ThreadPoolExecutor
+) -> AsyncIterator[bytes]:
+    """Yield the frames of a file, read piece by piece.
+
+    Raises:
+        CorruptBlob: The file is shorter than announced.
+    """
+    loop = asyncio.get_running_loop()
+    handle = await loop.run_in_executor(pool, os.open, path, os.O_RDONLY)
+    try:
+        yield header_frame(header)
+        for start in range(header.offset, header.size_bytes, header.chunk_bytes):
+            stop = min(start + header.chunk_bytes, header.size_bytes)
+            yield await loop.run_in_executor(pool, _chunk, handle, start, stop)
+        yield end_frame(header.sha256)
+    finally:
+        os.close(handle)
+
+
+def _chunk(handle: int, start: int, stop: int) -> bytes:
+    block = os.pread(handle, stop - start, start)
+    if len(block) != stop - start:
+        raise CorruptBlob(f"a model's file ends at byte {start + len(block)}, expected {stop}")
+    return chunk_frame(start, [block])
+
+
+class _Pace:
+    """Whether an upload comes fast enough, window by window.
+
+    Args:
+        clock: Time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.monotonic()
+        self._bytes = 0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left of the window."""
+        return max(0.0, self._start + WINDOW_S - self._clock.monotonic())
+
+    def note(self, ticket: Ticket) -> None:
+        """Note how far an upload is; enough progress begins a new window."""
+        if ticket.upload is None:
+            return
+        held = ticket.upload[0].held()
+        if held > ticket.moved_bytes:
+            self._bytes += held - ticket.moved_bytes
+            ticket.moved_bytes, ticket.moved = held, self._clock.monotonic()
+        if self._bytes >= WINDOW_BYTES:
+            self._start, self._bytes = self._clock.monotonic(), 0
+
+    def error(self) -> Unavailable:
+        """Return what a sender is told that is too slow."""
+        return Unavailable(
+            f"the upload brought {self._bytes} bytes in {WINDOW_S:.0f} s, expected at least "
+            f"{WINDOW_BYTES}",
+            hint="a faster line, or smaller chunks",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """Takes uploads.
+
+    Attributes:
+        folder: Where their bytes go.
+        clock: Time.
+        pool: Threads for checksums and disk.
+    """
+
+    folder: Path
+    clock: Clock
+    pool: ThreadPoolExecutor
+
+    async def take(
+        self,
+        frames: AsyncIterator[bytes],
+        find: Callable[[bytes], Ticket],
+        limit: Callable[[Ticket], Limits],
+    ) -> Ticket:
+        """Take the frames of one upload; return the ticket it belongs to, with `upload` whole.
+
+        Args:
+            frames: As they come.
+            find: From a token to the caller's own open work.
+            limit: What is taken for it.
+
+        Raises:
+            ChoralError: The upload is not what it should be, or too slow.
+        """
+        found: list[Ticket] = []
+        stream = object()
+
+        def open_sink(header: Header) -> SpoolFile:
+            ticket = find(header.token)
+            limit(ticket).check(header)
+            found.append(ticket)
+            ticket.stream = stream
+            return self._spool(ticket, header)
+
+        receiving = Receiving(_ANY, open_sink)
+        pace = _Pace(self.clock)
+        iterator = aiter(frames)
+        while True:
+            try:
+                frame = await asyncio.wait_for(anext(iterator), pace.left_s)
+            except StopAsyncIteration:
+                receiving.finish()
+                return found[0]
+            except TimeoutError:
+                raise pace.error() from None
+            if found and (found[0].stream is not stream or found[0].over):
+                raise Stale("another upload of the same work took its place, or the work is over")
+            await self._receive(receiving, frame)
+            pace.note(found[0])
+
+    async def _receive(self, receiving: Receiving, frame: bytes) -> None:
+        if len(frame) < _SMALL:
+            receiving.receive(frame)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self.pool, receiving.receive, frame)
+
+    def _spool(self, ticket: Ticket, header: Header) -> SpoolFile:
+        """Return where an upload's bytes go: after those of the same one that are there."""
+        if ticket.upload is not None:
+            spool, before = ticket.upload
+            same = (before.sha256, before.size_bytes, before.kind)
+            if same == (header.sha256, header.size_bytes, header.kind):
+                return spool
+            if ticket.receipt is not None or ticket.done:
+                raise Stale("another upload of the same work is here already")
+            spool.discard()
+        spool = SpoolFile(self.folder / f"{ticket.token.hex()}.upload")
+        ticket.upload = spool, header
+        ticket.moved_bytes = 0
+        return spool
+
+
+_ANY: Final = Limits(frozenset(Kind), size_bytes=2**63 - 1, chunk_least=1)
+"""The header's real limits depend on its token, and are looked at when the sink is opened."""
+
+
+def model_header(ticket: Ticket, *, offset: int) -> Header:
+    """Return the header of a ticket's model from an offset on."""
+    return Header(
+        Kind.MODEL,
+        ticket.token,
+        ticket.model_sha256,
+        ticket.model_bytes,
+        offset=offset,
+        chunk_bytes=CHUNK_LEAST,
+    )

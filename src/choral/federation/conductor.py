@@ -1,0 +1,312 @@
+"""What every driver of a run does the same way, whoever its clients are and wherever they work.
+
+A driver takes a command, does it, and feeds its outcome back as an event. Who is chosen, how
+clients are reached, when a timer fires and who measures the model is its own; planning, summing,
+releasing, committing and going on after a crash are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from choral.core.errors import PlanError, StoreError
+from choral.core.exact import Total
+from choral.core.params import ClientId, Params, Spec
+from choral.core.plan import Cohort, Plan
+from choral.core.ports import Clock, Observer
+from choral.core.release import OpenLedger, Private, Released, public, recalled
+from choral.federation import events as ev
+from choral.federation.journal import Journal
+from choral.federation.log import replay
+from choral.federation.model import GlobalModel
+from choral.federation.participant import Failed, Participant
+from choral.federation.run import RunMachine
+from choral.federation.setup import RunSetup
+from choral.federation.sums import Closed, Sum, Unreached
+from choral.federation.view import RunView
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What a driver holds of the attempt that is going on.
+
+    Attributes:
+        plan: The round's terms.
+        clients: The cohort.
+        sum: Its sum.
+        started: When, on the driver's clock.
+        kept: Personal tensors of accepted clients, where the driver sees them.
+        bytes_down: Bytes of models sent out.
+        total: The decoded sum, not yet released.
+        released: The sum, released.
+    """
+
+    plan: Plan
+    clients: tuple[ClientId, ...]
+    sum: Sum
+    started: float
+    kept: dict[ClientId, Params] = field(default_factory=dict)
+    bytes_down: int = 0
+    total: Private[Total] | None = None
+    released: Released[Total] | None = None
+
+
+class Conductor:
+    """A run's machine, model, log and sum.
+
+    Args:
+        setup: The run.
+        participant: The clients' side, for its schema and transforms.
+        first: The first global model.
+        journal: Where the run leaves its log and states.
+        clock: For durations that people read.
+        new_sum: Makes the empty sum of an attempt from its plan and cohort.
+        observers: See every event and command from now on, and every `Failed` with its traceback,
+            which never goes into the log. A resumed run shows them nothing of its past.
+
+    Attributes:
+        view: The run's story so far.
+        failed: Every failure of a client, with its traceback.
+        machine: The run's machine, for its history and phase.
+        attempt: The one that is going on, if any.
+        personal: Clients' newest personal tensors, where the driver sees them.
+
+    Raises:
+        PlanError: The model has no shared tensor.
+    """
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        *,
+        participant: Participant,
+        first: Params,
+        journal: Journal,
+        clock: Clock,
+        new_sum: Callable[[Plan, tuple[ClientId, ...]], Sum],
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        if not participant.spec.shared_size:
+            raise PlanError("the model has no shared tensor, so there is nothing to learn together")
+        self.view = RunView()
+        self.failed: list[Failed] = []
+        self.machine = RunMachine(setup.policy)
+        self.attempt: Attempt | None = None
+        self.personal: dict[ClientId, Params] = {}
+        self._setup = setup
+        self._participant = participant
+        self._first = first
+        self._journal = journal
+        self._clock = clock
+        self._new_sum = new_sum
+        self._observers: tuple[Observer, ...] = (self.view, *observers)
+        self._model: Released[GlobalModel] = public(
+            GlobalModel.start(setup.strategy, self.spec, first), what="first model"
+        )
+        self.params = self._model.value.params()
+
+    @property
+    def spec(self) -> Spec:
+        """Schema of the model."""
+        return self._participant.spec
+
+    @property
+    def released(self) -> Released[Params]:
+        """The newest committed global model, for stores."""
+        return self._model.map(GlobalModel.params)
+
+    @property
+    def first_sha256(self) -> str:
+        """Digest of the model before round 1."""
+        return self._first.sha256
+
+    def begin(self) -> ev.Commands:
+        """Start the run, or go on with the one in the journal; return what is to be done now.
+
+        Raises:
+            StoreError: The stored state is not what the log names.
+        """
+        records = self._journal.read()
+        if not records:
+            state = self._journal.put_state(self._model)
+            started = self.take(ev.RunStarted(state, self.params.sha256))
+            self._journal.flush()
+            return started
+        self.machine, _ = replay(records, self._setup.policy, observers=[self.view])
+        stored = self._journal.get_state(self.view.state)
+        model = GlobalModel.decode(stored, self._setup.strategy, self.spec, self._first)
+        released = self.view.released
+        self._model = recalled(model, released) if released else public(model, what="first model")
+        self.params = self._model.value.params()
+        if self.params.sha256 != self.view.model_sha256:
+            raise StoreError("the stored state does not give the model that the log names")
+        self.personal = self._journal.get_kept(self.view.kept)
+        return self.take(ev.Restarted())
+
+    def take(self, event: ev.Event) -> ev.Commands:
+        """Feed an event to the journal, everyone who watches and the machine."""
+        self._journal.note(event)
+        self.show(event)
+        commands = self.machine.receive(event)
+        if isinstance(event, ev.Committed):
+            self._journal.flush()
+        return commands
+
+    def show(self, item: Any) -> None:
+        """Show an event, a command or a failure to everyone who watches."""
+        for observe in self._observers:
+            observe(item)
+
+    def note_failed(self, plan: Plan, failed: Failed) -> ev.ClientFailed:
+        """Show a client's failure to those who watch, and return it as an event."""
+        self.failed.append(failed)
+        self.show(failed)
+        return ev.ClientFailed(plan.round, plan.attempt, failed.client, failed.code, failed.message)
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    def do(self, command: ev.Command) -> ev.Event | None:
+        """Do a command that is the same everywhere; return the event that follows at once, if any.
+
+        Raises:
+            StoreError: The command does not belong to what is going on.
+        """
+        return _DO[type(command)](self, command)
+
+    def opened(self, command: ev.Invite) -> Attempt:
+        """Return the attempt that clients are invited to, planned where it is new.
+
+        Its plan is that of the whole cohort, whoever is asked first.
+        """
+        if self.attempt is None:
+            round_ = self.machine.round
+            if round_ is None or round_.cohort is None:
+                raise StoreError(f"round {command.round} has no cohort to plan for")
+            plan = self.plan_of(round_.cohort, round=command.round, attempt=command.attempt)
+            clients = round_.cohort.clients
+            self.attempt = Attempt(
+                plan, clients, self._new_sum(plan, clients), self._clock.monotonic()
+            )
+        return self.attempt
+
+    def plan_of(self, cohort: Cohort, *, round: int, attempt: int) -> Plan:
+        """Return the plan of an attempt that starts from the newest model."""
+        return self._setup.plan(
+            self._setup.strategy.plan(self._model.value.state, round),
+            cohort,
+            round=round,
+            attempt=attempt,
+            spec=self.spec,
+            model_sha256=self.params.sha256,
+        )
+
+    def keep(self, client: ClientId, kept: Params | None) -> None:
+        """Note the personal tensors of a client that was accepted."""
+        if kept is not None:
+            self._going_on().kept[client] = kept
+
+    def _accumulate(self, command: ev.Accumulate) -> None:
+        self._going_on().sum.accept(command.client)
+
+    def _discard(self, command: ev.Discard) -> None:
+        if self.attempt is not None:
+            self.attempt.sum.discard(command.client)
+
+    def _close_sum(self, command: ev.CloseSum) -> ev.Event | None:
+        closed = self._going_on().sum.close(command.survivors)
+        return None if closed is None else self.closed(closed)
+
+    def closed(self, closed: Closed | Unreached) -> ev.Aggregated | ev.SumFailed:
+        """Return what a sum that is complete, or never will be, means for the round."""
+        attempt = self._going_on()
+        plan = attempt.plan
+        if isinstance(closed, Unreached):
+            return ev.SumFailed(plan.round, plan.attempt, closed.reason)
+        total = self._participant.chain.decode(closed.total, self.spec, plan)
+        attempt.total = Private(total)
+        for client in closed.left_out:
+            attempt.kept.pop(client, None)
+        round_ = self.machine.round
+        return ev.Aggregated(
+            plan.round,
+            plan.attempt,
+            count=total.count,
+            dropped=len(closed.left_out) + (0 if round_ is None else round_.dropped),
+            weight=total.weight,
+            bytes_up=attempt.sum.bytes_up,
+            bytes_down=attempt.bytes_down + attempt.sum.bytes_down,
+            update_norm_max=attempt.sum.norm_max,
+            left_out=closed.left_out,
+        )
+
+    def _release(self, command: ev.Release) -> ev.Event:
+        attempt = self._going_on()
+        if attempt.total is None:
+            raise StoreError(f"round {command.round} has no sum to release")
+        attempt.released = OpenLedger(lambda _: None).release(
+            attempt.total, what="model", round=command.round, attempt=command.attempt
+        )
+        record = attempt.released.event
+        return ev.ModelReleased(
+            command.round, command.attempt, record.mechanism, record.epsilon, record.delta
+        )
+
+    def _commit(self, command: ev.Commit) -> ev.Event:
+        attempt = self._going_on()
+        if attempt.released is None:
+            raise StoreError(f"round {command.round} has not been released")
+        before = self._model.value
+        self._model = before.step(self._setup.strategy, attempt.released, round=command.round)
+        self.params = self._model.value.params()
+        self.personal |= attempt.kept
+        self.attempt = None
+        return ev.Committed(
+            command.round,
+            command.attempt,
+            state=self._journal.put_state(self._model),
+            model_sha256=self.params.sha256,
+            metrics=attempt.released.value.metrics,
+            duration_s=self._clock.monotonic() - attempt.started,
+            kept=self._journal.put_kept(attempt.kept),
+        )
+
+    def _abandon(self, _: ev.Abandon) -> None:
+        self.attempt = None
+
+    def evaluated(
+        self,
+        command: ev.Evaluate,
+        metrics: dict[str, float | None],
+        client_metrics: dict[str, dict[str, float | None]],
+    ) -> ev.Evaluated:
+        """Release what was measured; return the event."""
+        released = OpenLedger(lambda _: None).release(
+            Private((metrics, client_metrics)), what="evaluation", round=command.round, attempt=1
+        )
+        whole, each = released.value
+        return ev.Evaluated(command.round, whole, each, released.event.mechanism)
+
+    def finish(self) -> None:
+        """Make everything durable."""
+        self._journal.flush()
+
+    def _going_on(self) -> Attempt:
+        if self.attempt is None:
+            raise StoreError("no attempt is going on")
+        return self.attempt
+
+
+_DO: Final[dict[type[Any], Callable[[Conductor, Any], ev.Event | None]]] = {
+    ev.Accumulate: Conductor._accumulate,
+    ev.Discard: Conductor._discard,
+    ev.CloseSum: Conductor._close_sum,
+    ev.Release: Conductor._release,
+    ev.Commit: Conductor._commit,
+    ev.Abandon: Conductor._abandon,
+}
+"""Command to what does it everywhere."""
+
+SHARED: Final = frozenset(_DO)
+"""Commands that `do` knows; the others are the driver's own."""

@@ -1,0 +1,389 @@
+"""The agent against a scripted coordinator: rounds, refusals and failures."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from choral.client.policy import OPEN, PolicyFile, policy_of
+from choral.client.work import personal_file
+from choral.core.errors import DataError, Refused, VersionMismatch
+from choral.core.tensors import decode_tensors
+from choral.wire.joining import Blob
+from choral.wire.v1 import run_pb2
+
+TASK = """
+import numpy as np
+from choral.core.update import Update
+from choral.tasks.numpy import LinearTask
+
+
+class Task(LinearTask):
+    def train(self, params, data, plan, key):
+        {train}
+
+
+task = Task(input_dim=3)
+"""
+
+
+def own_task(federation, name, train, **changes):
+    """Write a task of the site's own; return a plan for it."""
+    (federation.folder / f"{name}.py").write_text(TASK.format(train=train))
+    return replace(federation.plan, task=f"{name}:task", arguments="", **changes)
+
+
+def only(script):
+    (found,) = script.failures.values()
+    return found
+
+
+# --- rounds ---------------------------------------------------------------------------------------
+
+
+def test_a_plain_contribution_is_the_participants_bit_for_bit(federation, meet):
+    script = federation.script
+    token = script.assign("a", federation.plan)
+    (ended,) = meet(federation, "a")
+    assert ended.completed
+    assert script.uploads[token] == federation.expected_bytes("a")
+    assert not script.failures
+
+
+def test_the_child_gives_the_same_bits_and_goes_on_between_rounds(federation, meet):
+    script = federation.script
+    plans = [federation.plan, replace(federation.plan, round=2, split_seed=8)]
+    tokens = [script.assign("a", plan) for plan in plans]
+    meet(federation, "a", child=True)
+    for token, plan in zip(tokens, plans, strict=True):
+        assert script.uploads[token] == federation.expected_bytes("a", plan)
+
+
+def test_a_failed_run_ends_it_with_what_happened(federation, meet):
+    federation.script.farewell = run_pb2.RUN_STATUS_FAILED
+    (ended,) = meet(federation, "a")
+    assert not ended.completed
+
+
+def test_nothing_but_the_state_is_left(federation, meet):
+    federation.script.assign("a", federation.plan)
+    meet(federation, "a")
+    state = federation.folder / "state-a"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    private = {p.name: stat.S_IMODE(p.stat().st_mode) for p in state.iterdir() if p.is_file()}
+    assert set(private.values()) == {0o600}, private
+    assert not [name for name in private if "contribution" in name or "masked" in name]
+
+
+def test_metrics_that_must_not_leave_do_not(federation, meet):
+    policy = policy_of(
+        PolicyFile(secure_aggregation="off", tasks=["model:linear"], metrics=["accuracy"])
+    )
+    token = federation.script.assign("a", federation.plan)
+    meet(federation, "a", policy=policy)
+    whole = federation.expected("a").contribution
+    assert "train_loss" in whole.metrics
+    sent = federation.script.uploads[token]
+    assert b"train_loss" not in sent
+    assert sent[: whole.vector.nbytes] == whole.vector.tobytes()
+
+
+def test_personal_tensors_stay_and_come_back(federation, meet, make_plan):
+    name = "personal_task"
+    (federation.folder / f"{name}.py").write_text(
+        "from choral.tasks.numpy import LinearTask\n"
+        "import numpy as np\n"
+        "from choral.core.params import Params\n"
+        "from dataclasses import replace\n"
+        "class Task(LinearTask):\n"
+        "    roles = {'bias': 'personal'}\n"
+        "    def train(self, params, data, plan, key):\n"
+        "        from choral.core.params import Spec\n"
+        "        from choral.core.update import Update\n"
+        "        kept = Params({'bias': params['bias'] + np.float32(1)})\n"
+        "        delta = np.full(3, float(params['bias'][0]), np.float32)\n"
+        "        return Update(delta, 4.0, {}, kept)\n"
+        "task = Task(input_dim=3)\n"
+    )
+    import importlib.util
+
+    found = importlib.util.spec_from_file_location(
+        "personal_here", federation.folder / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    plan = federation.with_model(
+        make_plan(), module.task, federation.params, task=f"{name}:task", arguments=""
+    )
+    tokens = [federation.script.assign("a", replace(plan, round=r)) for r in (1, 2)]
+    meet(federation, "a")
+    first, second = (federation.script.uploads[t] for t in tokens)
+    here = {"task": module.task, "params": federation.params}
+    assert first == federation.expected_bytes("a", replace(plan, round=1), **here)
+    assert first != second
+    raw = personal_file(federation.folder / "state-a", plan.run_id).read_bytes()
+    assert decode_tensors(raw)["bias"] == np.float32(2)
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def test_it_measures_on_its_own_held_out_part(federation, meet):
+    federation.script.ask_evaluation("a", federation.plan)
+    meet(federation, "a")
+    (found,) = federation.script.evaluations
+    assert found.examples == 4  # a fifth of 20
+    assert found.metrics["loss"] > 0
+
+
+def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet):
+    policy = policy_of(PolicyFile(secure_aggregation="off", tasks=["*"]))
+    federation.script.ask_evaluation("a", federation.plan)
+    meet(federation, "a", policy=policy)
+    assert not federation.script.evaluations
+    assert only(federation.script)[0] == "refused"
+
+
+# --- refusals and failures ------------------------------------------------------------------------
+
+
+def test_a_plan_outside_the_policy_is_refused_before_anything_is_downloaded(federation, meet):
+    policy = policy_of(PolicyFile(secure_aggregation="off", tasks=["heart_task:task"]))
+    federation.script.assign("a", federation.plan)
+    meet(federation, "a", policy=policy)
+    code, message = only(federation.script)
+    assert code == "refused"
+    assert "`model:linear` is not among its `tasks`" in message
+    assert not federation.script.offsets
+    assert not federation.script.uploads
+
+
+def test_it_offers_the_tasks_that_its_site_allows(federation, meet):
+    policy = policy_of(PolicyFile(tasks=["heart_task:task", "model:linear"]))
+    meet(federation, "a", policy=policy)
+    assert list(federation.script.joins[0].tasks) == ["heart_task:task", "model:linear"]
+    assert federation.script.joins[0].examples_bucket == 6  # 20 examples
+
+
+def test_errors_of_the_sites_own_code_stay_in_its_own_log(federation, meet, caplog):
+    plan = own_task(federation, "raising_task", "raise ValueError('patient 17')")
+    federation.script.assign("a", plan)
+    with caplog.at_level("WARNING", "choral.client"):
+        meet(federation, "a")
+    code, message = only(federation.script)
+    assert code == "client_error"
+    assert "patient" not in message
+    assert "patient 17" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("leaving", ["raise SystemExit(3)", "return 'nothing'"])
+def test_odd_ends_of_the_sites_own_code_are_failures_of_one_round(federation, meet, leaving):
+    name = f"leaving_{len(leaving)}"
+    federation.script.assign("a", own_task(federation, name, leaving))
+    token = federation.script.assign("a", replace(federation.plan, round=2))
+    meet(federation, "a")
+    assert len(federation.script.failures) == 1
+    assert token in federation.script.uploads
+
+
+def test_nan_is_refused_at_the_site(federation, meet):
+    plan = own_task(
+        federation, "nan_task", "return Update(np.full(4, np.nan, np.float32), 1.0, {})"
+    )
+    federation.script.assign("a", plan)
+    meet(federation, "a")
+    code, message = only(federation.script)
+    assert code == "not_finite"
+    assert "NaN" in message
+
+
+def test_another_schema_is_named(federation, meet):
+    federation.script.assign("a", replace(federation.plan, spec_digest="ab" * 32))
+    meet(federation, "a")
+    code, message = only(federation.script)
+    assert code == VersionMismatch.code
+    assert "abababababab" in message
+
+
+def test_a_task_that_is_not_there_is_named(federation, meet):
+    federation.script.assign("a", replace(federation.plan, task="no_such_module:task"))
+    meet(federation, "a")
+    assert only(federation.script)[0] == "task_not_found"
+
+
+def test_blobs_that_this_version_does_not_know_are_refused(federation, meet):
+    federation.script.assign("a", federation.plan, states=(Blob("drift", "ab" * 32, 10),))
+    meet(federation, "a")
+    assert only(federation.script)[0] == VersionMismatch.code
+    assert not federation.script.uploads
+
+
+def test_a_child_that_was_killed_is_started_again(federation, meet):
+    train = (
+        "import os, signal, pathlib; mark = pathlib.Path(__file__ + '.mark')\n"
+        "        if not mark.exists():\n"
+        "            mark.touch()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().train(params, data, plan, key)"
+    )
+    plan = own_task(federation, "dying_task", train)
+    federation.script.assign("a", plan)
+    token = federation.script.assign("a", replace(plan, round=2))
+    meet(federation, "a", child=True)
+    assert only(federation.script)[0] == "worker_lost"
+    assert token in federation.script.uploads
+
+
+def test_training_ends_with_its_time_and_so_does_the_child(federation, meet):
+    train = (
+        "import os, pathlib, threading\n"
+        "        pathlib.Path(__file__ + '.pid').write_text(str(os.getpid()))\n"
+        "        threading.Event().wait()"
+    )
+    plan = own_task(federation, "endless_task", train)
+    federation.script.assign("a", plan, deadline_s=5.0)
+    token = federation.script.assign("a", replace(federation.plan, round=2))
+    meet(federation, "a", child=True)
+    assert len(federation.script.failures) == 1
+    assert token in federation.script.uploads
+    pid = int((federation.folder / "endless_task.py.pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_data_that_cannot_be_used_ends_it_at_once(federation, meet):
+    with pytest.raises(DataError, match="no such file"):
+        meet(federation, "a", data="/nowhere/a.csv")
+
+
+def test_a_receipt_that_the_coordinator_did_not_sign_settles_nothing(federation, meet):
+    from choral.crypto.signatures import SigningKey
+    from choral.system import SystemRand
+
+    federation.script.receipt_key = SigningKey.random(SystemRand())
+    federation.script.assign("a", federation.plan)
+    meet(federation, "a")
+    assert only(federation.script)[0] == "refused"
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+def test_it_tries_until_the_coordinator_is_ready(federation, meet):
+    federation.script.fail_joins = 2
+    token = federation.script.assign("a", federation.plan)
+    meet(federation, "a")
+    assert token in federation.script.uploads
+
+
+def test_it_tries_until_the_coordinator_is_there(federation, serve):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % held.getsockname()[1]
+    token = federation.script.assign("a", federation.plan)
+
+    async def main():
+        agent = federation.agent("a", address)
+        missed, pause = asyncio.Event(), agent._pause
+
+        async def noting(why):
+            missed.set()
+            await pause(why)
+
+        agent._pause = noting
+        work = asyncio.ensure_future(agent.run(until_done=True))
+        await missed.wait()
+        async with serve(federation.script, address):
+            return await asyncio.wait_for(work, 60)
+
+    assert asyncio.run(main()).completed
+    assert token in federation.script.uploads
+
+
+def test_its_key_is_enrolled_and_the_coordinator_pinned(federation, meet):
+    meet(federation, "a")
+    assert federation.script.metadata["choral-client-id"] == "a"
+    key = federation.script.metadata["choral-signing-key-bin"]
+    meet(federation, "a")
+    assert federation.script.metadata["choral-signing-key-bin"] == key
+
+
+def test_another_coordinator_than_the_first_is_refused(federation, meet, make_plan):
+    meet(federation, "a")
+    from choral.crypto.signatures import SigningKey
+    from choral.system import SystemRand
+
+    federation.script.key = SigningKey.random(SystemRand())
+    with pytest.raises(Refused, match="another coordinator") as caught:
+        meet(federation, "a")
+    assert "remove" in caught.value.hint
+
+
+def test_plain_text_goes_to_this_machine_alone(federation, monkeypatch):
+    monkeypatch.delenv("CHORAL_ALLOW_INSECURE", raising=False)
+    with pytest.raises(Refused, match="plain text"):
+        federation.agent("a", "192.0.2.1:50051")
+
+
+def test_it_does_not_ask_for_work_out_of_hours(federation, serve):
+    noon, asked = 1_700_000_000.0, []
+
+    class Clock:
+        now = noon
+
+        def monotonic(self):
+            return self.now
+
+        def wall(self):
+            return self.now
+
+    from datetime import datetime
+
+    start = datetime.fromtimestamp(noon).replace(minute=0)
+    opening = f"{(start.hour + 2) % 24:02}:00-{(start.hour + 3) % 24:02}:00"
+    clock = Clock()
+    policy = policy_of(replace_file(OPEN.file, hours=opening))
+
+    async def main():
+        async with serve(federation.script) as address:
+            agent = federation.agent("a", address, policy=policy, clock=clock)
+
+            async def rest(seconds):
+                asked.append(len(federation.script.joins))
+                clock.now += seconds
+
+            agent._rest = rest
+            return await asyncio.wait_for(agent.run(until_done=True), 30)
+
+    assert asyncio.run(main()).completed
+    assert asked
+    assert set(asked) == {0}
+    assert datetime.fromtimestamp(clock.now).hour == (start.hour + 2) % 24
+
+
+def replace_file(file, **changes):
+    return file.model_copy(update=changes)
+
+
+def test_cancelling_ends_the_child(federation, serve):
+    async def main():
+        async with serve(federation.script) as address:
+            agent = federation.agent("a", address, child=True)
+            work = asyncio.ensure_future(agent.run())
+            while not federation.script.joins:
+                await asyncio.sleep(0.01)
+            pid = agent._trainer.pid
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            return pid
+
+    pid = asyncio.run(main())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, signal.SIG_DFL)
