@@ -30,8 +30,9 @@ COUNTRIES = {
 KEPT = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak")
 """The first ten columns of the files; the others are missing in most rows of three hospitals."""
 
-CATEGORIES = (2, 6)
-"""Where in `KEPT` the chest pain type and the resting electrocardiogram are, counted from 0."""
+CATEGORIES = {2: (2.0, 3.0, 4.0), 6: (1.0, 2.0)}
+"""Where in `KEPT` the chest pain type and the resting electrocardiogram are, counted from 0, and
+their values without the first: the sites agree on them, so that none has to see another's table."""
 
 Array = npt.NDArray[Any]
 
@@ -55,20 +56,23 @@ class Hospital:
 
 def hospitals() -> dict[str, ClientData]:
     """Return each hospital's training and test part, standardised by its own training part."""
-    found = {}
-    for name, hospital in _hospitals().items():
-        scale = Scale.of(hospital.x[hospital.train])
-        found[name] = ClientData(
-            (scale(hospital.x[hospital.train]), hospital.y[hospital.train]),
-            (scale(hospital.x[hospital.test]), hospital.y[hospital.test]),
-            {"country": COUNTRIES[name]},
-        )
-    return found
+    return {name: hospital(name) for name in COUNTRIES}
+
+
+def hospital(name: str) -> ClientData:
+    """Return one hospital's parts, from its own file alone."""
+    found = _hospital(name)
+    scale = Scale.of(found.x[found.train])
+    return ClientData(
+        (scale(found.x[found.train]), found.y[found.train]),
+        (scale(found.x[found.test]), found.y[found.test]),
+        {"country": COUNTRIES[name]},
+    )
 
 
 def pooled_test() -> tuple[Array, Array]:
     """Return all held-out patients, standardised by all training parts together."""
-    every = _hospitals().values()
+    every = [_hospital(name) for name in COUNTRIES]
     scale = Scale.of(np.concatenate([h.x[h.train] for h in every]))
     x = np.concatenate([h.x[h.test] for h in every])
     return scale(x), np.concatenate([h.y[h.test] for h in every])
@@ -77,8 +81,7 @@ def pooled_test() -> tuple[Array, Array]:
 def features() -> tuple[str, ...]:
     """Return the names of the 13 features in their order."""
     plain = [n for i, n in enumerate(KEPT) if i not in CATEGORIES]
-    values = _category_values([x for x, _ in _tables().values()])
-    hot = [f"{KEPT[i]}={value:g}" for i in CATEGORIES for value in values[i]]
+    hot = [f"{KEPT[i]}={value:g}" for i, values in CATEGORIES.items() for value in values]
     return (*plain, *hot)
 
 
@@ -105,35 +108,22 @@ class Scale:
 
 
 @cache
-def _hospitals() -> dict[str, Hospital]:
-    """Return all hospitals with their features and their parts."""
-    tables = _tables()
-    values = _category_values([x for x, _ in tables.values()])
+def _hospital(name: str) -> Hospital:
+    """Return a hospital with its features and its parts."""
+    x, y = _table(name)
     plain = [i for i in range(len(KEPT)) if i not in CATEGORIES]
-    found = {}
-    for name, (x, y) in tables.items():
-        hot = [(x[:, i, None] == values[i]) for i in CATEGORIES]
-        wide = np.concatenate([x[:, plain], *hot], axis=1).astype(np.float32)
-        found[name] = Hospital(wide, y, *_parts(y))
-    return found
+    hot = [x[:, i, None] == np.array(values) for i, values in CATEGORIES.items()]
+    wide = np.concatenate([x[:, plain], *hot], axis=1).astype(np.float32)
+    return Hospital(wide, y, *_parts(y))
 
 
-def _tables() -> dict[str, tuple[Array, Array]]:
+def _table(name: str) -> tuple[Array, Array]:
     """Return the ten columns and the label of every patient without a missing value."""
-    found = {}
-    for name in COUNTRIES:
-        table = read_table(DATA / f"processed.{name}.data", header=False)
-        x = np.column_stack([table.numbers(i) for i in range(len(KEPT))])
-        ill = table.numbers(len(table.names) - 1) > 0
-        complete = ~np.isnan(x).any(axis=1)
-        found[name] = (x[complete], ill[complete].astype(np.int64))
-    return found
-
-
-def _category_values(tables: list[Array]) -> dict[int, Array]:
-    """Return the values of each category over all hospitals, ascending, without the first."""
-    rows = np.concatenate(tables)
-    return {i: np.unique(rows[:, i])[1:] for i in CATEGORIES}
+    table = read_table(DATA / f"processed.{name}.data", header=False)
+    x = np.column_stack([table.numbers(i) for i in range(len(KEPT))])
+    ill = table.numbers(len(table.names) - 1) > 0
+    complete = ~np.isnan(x).any(axis=1)
+    return x[complete], ill[complete].astype(np.int64)
 
 
 def _parts(y: Array) -> tuple[Array, Array]:

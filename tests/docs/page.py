@@ -4,7 +4,9 @@ In the order of the page, in the working folder:
 
 - a block with `title="NAME"` is written to that file; a Python file is imported, too
 - another `python` block is executed; all blocks of a page share their names
-- a YAML file, and every piece of YAML, must be a federation file or a part of one
+- a YAML file, and every piece of YAML, must be what its name says: `client.yaml`, `policy.yaml`,
+  another name for a schema, and a federation file or a part of one without a name
+- a `bash` block is a script that must succeed
 - in `console` blocks, lines after `$` that run `choral` or one of the page's own files are run
 - a `text` block with `title="output"` must be what the block before it printed
 
@@ -16,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import re
 import shlex
+import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
@@ -111,6 +115,8 @@ class Page:
             self._python(block)
         elif block.language == "yaml":
             self._yaml(block)
+        elif block.language == "bash":
+            self._script(block)
         elif block.language == "console":
             for words in block.commands:
                 self._command(words)
@@ -125,11 +131,17 @@ class Page:
                 exec(compile(source, str(self.path), "exec"), self.names)  # noqa: S102
 
     def _yaml(self, block: Block) -> None:
+        from choral.client.policy import read_policy
+        from choral.client.settings import read_client_file
         from choral.config.federation import parse
         from choral.config.yaml import load
         from choral.data import Schema
 
-        if block.title and not block.title.endswith("federation.yaml"):
+        if block.title.endswith("client.yaml"):
+            read_client_file(Path(block.title))
+        elif block.title.endswith("policy.yaml"):
+            read_policy(Path(block.title))
+        elif block.title and not block.title.endswith("federation.yaml"):
             Schema.from_yaml(block.title)
         else:
             parse(load(block.text, where=str(self.path)), where=str(self.path))
@@ -142,6 +154,17 @@ class Page:
             elif words[0] == "python" and Path(words[1]).is_file():
                 source = Path(words[1]).read_text()
                 exec(compile(source, words[1], "exec"), {"__name__": "__main__"})  # noqa: S102
+
+    def _script(self, block: Block) -> None:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(  # the page's own words
+            ["bash", "-eu", "-o", "pipefail", "-c", block.text],
+            env=os.environ | {"PATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        self.printed = done.stdout
 
     @contextlib.contextmanager
     def _capture(self):

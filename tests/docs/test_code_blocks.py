@@ -40,7 +40,9 @@ RUNS = [
     p
     for p in PAGES
     if any(
-        not b.exempt and b.language in {"python", "yaml", "console"} for q, b in BLOCKS if q == p
+        not b.exempt and b.language in {"python", "yaml", "console", "bash"}
+        for q, b in BLOCKS
+        if q == p
     )
 ]
 
@@ -81,7 +83,7 @@ def test_the_first_pages_have_code_that_runs():
 
 @pytest.mark.parametrize(("path", "block"), BLOCKS, ids=name)
 def test_a_block_is_of_a_known_kind_and_closed(path, block):
-    assert block.language in {"python", "yaml", "console", "text", "json", "csv"}
+    assert block.language in {"python", "yaml", "console", "bash", "text", "json", "csv"}
 
 
 def choral_commands():
@@ -124,6 +126,7 @@ def test_a_failing_block_is_found(tmp_path):
         '```python\nprint("a")\n```\n\n```text title="output"\nb\n```\n',
         '```yaml title="federation.yaml"\nroundz: 3\n```\n',
         "```console\n$ choral simulate absent.yaml\n```\n",
+        "```bash\nfalse | cat\n```\n",
     ):
         path = tmp_path / "page.md"
         path.write_text(text)

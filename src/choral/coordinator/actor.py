@@ -33,7 +33,7 @@ from choral.coordinator.tickets import (
 )
 from choral.coordinator.transfers import WINDOW_S
 from choral.core.aggregation import Secure
-from choral.core.errors import ChoralError, Stale, UpdateRejected, by_code
+from choral.core.errors import ChoralError, PlanError, Stale, UpdateRejected, by_code
 from choral.core.params import ClientId, Params
 from choral.core.plan import Plan
 from choral.core.ports import Clock, Observer, Rand
@@ -276,9 +276,8 @@ class Actor:
     def _scene(self, wanted: int) -> Scene:
         now = self._world.clock.monotonic()
         ids = self._population.ids
-        policy = self._setup.policy.round
-        quorum = policy.cohort(tuple(ids)[:wanted]).quorum if ids else wanted
-        if len(ids) < max(quorum, policy.quorum or 2 if wanted > 1 else 1):
+        quorum = self._quorum(wanted)
+        if len(ids) < quorum or self._quorum(min(len(ids), wanted)) > len(ids):
             self._enough_at = None
         elif self._enough_at is None:
             self._enough_at = now
@@ -291,6 +290,14 @@ class Actor:
             opened_s=float("inf") if self._opened_at is None else now - self._opened_at,
             asked=self._asked,
         )
+
+    def _quorum(self, clients: int) -> int:
+        """Return how many of so many invited clients a round needs; more where it cannot be."""
+        try:
+            cohort = self._setup.policy.round.cohort(tuple(map(ClientId, map(str, range(clients)))))
+        except PlanError:
+            return clients + 1
+        return cohort.quorum
 
     # --- a round ----------------------------------------------------------------------------------
 

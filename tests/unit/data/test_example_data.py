@@ -69,7 +69,7 @@ def test_hearts_have_thirteen_features_in_order(heart):
 
 def test_the_first_patient_of_cleveland_by_hand(heart):
     # The file's first row: 63,1,1,145,233,1,2,150,0,2.3,…,0
-    hospital = heart._hospitals()["cleveland"]
+    hospital = heart._hospital("cleveland")
     row = [63, 1, 145, 233, 1, 150, 0, 2.3, 0, 0, 0, 0, 1]
     assert hospital.x[0].tolist() == np.array(row, np.float32).tolist()
     assert hospital.y[0] == 0
@@ -85,7 +85,7 @@ def test_hospitals_are_standardised_by_their_own_training_part(heart):
         assert constant == (["chol"] if name == "switzerland" else [])
         assert np.abs(x.mean(axis=0)).max() < 1e-5
         assert np.allclose(x[:, varied].std(axis=0, ddof=1), 1, atol=1e-5)
-        hospital = heart._hospitals()[name]
+        hospital = heart._hospital(name)
         raw = hospital.x[hospital.train][:, 0]
         want = (hospital.x[hospital.test][:, 0] - raw.mean()) / raw.std(ddof=1)
         assert np.allclose(client.test[0][:, 0], want, atol=1e-5)
@@ -95,7 +95,7 @@ def test_pooled_hearts_are_standardised_by_all_training_parts(heart):
     x, y = heart.pooled_test()
     assert x.shape == (254, 13)
     assert y.tolist() == [v for c in heart.hospitals().values() for v in c.test[1]]
-    every = list(heart._hospitals().values())
+    every = [heart._hospital(name) for name in heart.COUNTRIES]
     raw = np.concatenate([h.x[h.train] for h in every]).astype(np.float64)
     tests = np.concatenate([h.x[h.test] for h in every])
     assert np.allclose(x, (tests - raw.mean(axis=0)) / raw.std(axis=0, ddof=1), atol=1e-5)
