@@ -218,31 +218,9 @@ class Runs:
             size = self._gather(run)
             if size is None:
                 return
-        setup = replace(self._setup(run.file, run.place, population, size), run_id=run.id)
-        participant, first = setup.participant()
-        origin = {
-            "population": size,
-            "first_model": first.sha256,
-            "spec": participant.spec.digest,
-        }
-        setup = replace(setup, config={**setup.config, **origin})
-        journal = self._journal(run, setup, folder)
+        setup, actor = self._prepared(run, population, folder, size)
         finished = False
         try:
-            blobs = folder.blobs()
-            actor = Actor(
-                setup,
-                population=population,
-                trigger=trigger_of(run.file),
-                participant=participant,
-                first=first,
-                journal=journal,
-                world=self._world(self._publisher(run, blobs, folder.partial)),
-                suits=self._suits(setup),
-                observers=self._observers(run),
-                step_s=run.file.round.step_s or 30.0,
-            )
-            run.actor, run.status = actor, "running"
             while not run.inbox.empty():
                 actor.post(run.inbox.get())
             started = datetime.now(UTC).timestamp()
@@ -252,6 +230,33 @@ class Runs:
         finally:
             if not finished or run.status != "completed":
                 folder.close()
+
+    def _prepared(
+        self, run: Run, population: Population, folder: RunFolder, size: int
+    ) -> tuple[RunSetup, Actor]:
+        """Return a run's setup and its driver; whole models that it needs no more are gone then."""
+        setup = replace(self._setup(run.file, run.place, population, size), run_id=run.id)
+        participant, first = setup.participant()
+        origin = {
+            "population": size,
+            "first_model": first.sha256,
+            "spec": participant.spec.digest,
+        }
+        setup = replace(setup, config={**setup.config, **origin})
+        actor = Actor(
+            setup,
+            population=population,
+            trigger=trigger_of(run.file),
+            participant=participant,
+            first=first,
+            journal=self._journal(run, setup, folder),
+            world=self._world(self._publisher(run, folder.blobs(), folder.partial)),
+            suits=self._suits(setup),
+            observers=self._observers(run),
+            step_s=run.file.round.step_s or 30.0,
+        )
+        run.actor, run.status = actor, "running"
+        return setup, actor
 
     def _gather(self, run: Run) -> int | None:
         """Wait until there are clients and nobody new has come for a while; return their number.

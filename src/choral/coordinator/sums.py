@@ -92,7 +92,7 @@ class SpooledSum:
 
     def close(self, survivors: Sequence[ClientId]) -> Closed | Unreached | None:
         """Return the total."""
-        return Closed(self._exact.total())
+        return Closed(self._exact.total(last=True))
 
 
 class _Instance:
@@ -158,6 +158,7 @@ class RemoteSum:
         self._masked: dict[ClientId, Masked] = {}
         self._refused: dict[ClientId, Failed] = {}
         self._closing: Sequence[ClientId] | None = None
+        self._outcome: Closed | Unreached | None = None
         encoding = secure.ring_encoding(plan.encoding, spec.vector_size)
         self._ring = encoding.ring
         self._size = encoding.size
@@ -221,13 +222,21 @@ class RemoteSum:
 
     def outcome(self) -> Closed | Unreached | None:
         """Return how the sum ended, None while it goes on."""
+        if self._outcome is not None:
+            return self._outcome
         lost = self._lost()
         if lost is not None:
             return lost
         groups = [instance.group for instance in self._instances]
-        if self._closing is None or None in groups:
+        if self._closing is None or any(group is None for group in groups):
             return None
-        return close(groups, self._closing, plan=self._plan, spec=self._spec, terms=self._terms)
+        if self._outcome is None:
+            for instance in self._instances:
+                instance.group = Unreached("it was decoded")  # its memory is the mean's
+            self._outcome = close(
+                groups, self._closing, plan=self._plan, spec=self._spec, terms=self._terms
+            )
+        return self._outcome
 
     def said(self, client: ClientId, body: bytes) -> Failed | None:
         """Take a message of a client's; return why it is out from now on, if so."""

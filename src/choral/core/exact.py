@@ -327,18 +327,27 @@ class ExactSum:
         old_value, old_weight = self._metrics.get(name, (0, 0))
         self._metrics[name] = (old_value + value, old_weight + weight)
 
-    def total(self) -> Total:
+    def total(self, *, last: bool = False) -> Total:
         """Return the decoded mean.
 
         Edge case: a sum of weight zero decodes to a zero vector and no metrics.
+
+        Args:
+            last: The sum is not needed any more: the mean takes its memory, and the sum is empty.
         """
         share = self.weight * 2.0**-WEIGHT_BITS
-        mean = np.zeros(self._vector.shape, np.float32)
-        if self.weight:
-            factor = self.encoding.grid / share
-            for start in range(0, mean.size, _BLOCK):
-                part = slice(start, start + _BLOCK)
-                mean[part] = self._vector[part] * factor
+        factor = self.encoding.grid / share if self.weight else 0.0
+        vector = self._vector
+        size = vector.size
+        mean = vector.view(np.float32)[:size] if last else np.empty(size, np.float32)
+        for start in range(0, size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            mean[part] = vector[part] * factor  # behind what is still to be read
+        if last:
+            del mean
+            self._vector = np.zeros(0, np.int64)
+            vector.resize((size + 1) // 2, refcheck=False)  # gives the second half back
+            mean = vector.view(np.float32)[:size]
         metrics = {
             name: _ratio(value, weight)
             for name, (value, weight) in sorted(self._metrics.items())

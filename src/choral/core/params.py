@@ -244,20 +244,31 @@ class Spec:
             at += t.size
         return vector
 
-    def unflatten(self, vector: Vector, rest: Mapping[str, Array]) -> Params:
+    def unflatten(
+        self, vector: Vector, rest: Mapping[str, Array], *, buffers: Vector | None = None
+    ) -> Params:
         """Return the model whose aggregated tensors come from `vector` and the others from `rest`.
 
         All arrays that come from the vector are read-only; those of dtype float32 are views of it.
 
+        Args:
+            vector: float32, of `vector_size` elements; of `shared_size` where `buffers` is given.
+            rest: Has the other tensors.
+            buffers: float32, the buffers of the vector, where they lie elsewhere.
+
         Raises:
             WrongShape: The vector has another length.
         """
-        if vector.shape != (self.vector_size,):
-            raise WrongShape(f"vector of shape {list(vector.shape)}, expected [{self.vector_size}]")
         found: dict[str, Array] = {}
+        parts = (vector,) if buffers is None else (vector, buffers)
+        size = sum(part.size for part in parts)
+        cut = self.vector_size if buffers is None else self.shared_size
+        if size != self.vector_size or parts[0].shape != (cut,):
+            raise WrongShape(f"vector of shape {list(vector.shape)}, expected [{cut}]")
         at = 0
         for t in self.aggregated:
-            part = vector[at : at + t.size].reshape(t.shape)
+            source, start = (vector, at) if at < cut or buffers is None else (buffers, at - cut)
+            part = source[start : start + t.size].reshape(t.shape)
             found[t.name] = part.astype(t.dtype, copy=False)
             found[t.name].flags.writeable = False
             at += t.size

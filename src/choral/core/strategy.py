@@ -35,6 +35,9 @@ class Strategy(Protocol[S]):
 
     Its field `params` holds the shared tensors as one float32 vector. A strategy never changes an
     array that it was given: it returns a new state.
+
+    A strategy may also have `elementwise = True`: its state is `params` alone, and `step` does to
+    each element the same whatever the others are. A model then needs less memory in a step.
     """
 
     @property

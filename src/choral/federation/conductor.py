@@ -7,7 +7,7 @@ releasing, committing and going on after a crash are here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from choral.core.errors import PlanError, StoreError
 from choral.core.exact import Total
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Cohort, Plan
-from choral.core.ports import Clock, Observer
+from choral.core.ports import Clock, Observer, Record
 from choral.core.release import OpenLedger, Private, Released, public, recalled
 from choral.federation import events as ev
 from choral.federation.journal import Journal
@@ -97,7 +97,8 @@ class Conductor:
         self.personal: dict[ClientId, Params] = {}
         self._setup = setup
         self._participant = participant
-        self._first = first
+        self._first: Params | None = first
+        self._first_sha256 = first.sha256
         self._journal = journal
         self._clock = clock
         self._new_sum = new_sum
@@ -120,7 +121,7 @@ class Conductor:
     @property
     def first_sha256(self) -> str:
         """Digest of the model before round 1."""
-        return self._first.sha256
+        return self._first_sha256
 
     def begin(self) -> ev.Commands:
         """Start the run, or go on with the one in the journal; return what is to be done now.
@@ -129,13 +130,22 @@ class Conductor:
             StoreError: The stored state is not what the log names.
         """
         records = self._journal.read()
-        if not records:
-            state = self._journal.put_state(self._model)
-            started = self.take(ev.RunStarted(state, self.params.sha256))
-            self._journal.flush()
-            return started
+        try:
+            return self._go_on(records) if records else self._start()
+        finally:
+            self._first = None  # it is a whole model, and not needed any more
+
+    def _start(self) -> ev.Commands:
+        state = self._journal.put_state(self._model)
+        started = self.take(ev.RunStarted(state, self.params.sha256))
+        self._journal.flush()
+        return started
+
+    def _go_on(self, records: Sequence[Record]) -> ev.Commands:
         self.machine, _ = replay(records, self._setup.policy, observers=[self.view])
         stored = self._journal.get_state(self.view.state)
+        if self._first is None:
+            raise StoreError("the run has begun already")
         model = GlobalModel.decode(stored, self._setup.strategy, self.spec, self._first)
         released = self.view.released
         self._model = recalled(model, released) if released else public(model, what="first model")

@@ -107,7 +107,7 @@ def decode_ring(total: RingVector, spec: Spec, *, plan: Plan, grid: RingGrid, co
     """Return what a sum of contributions says.
 
     Args:
-        total: The sum, in the ring.
+        total: The sum, in the ring. Where an element has four bytes, the mean takes its memory.
         spec: The model's schema.
         plan: The round's terms.
         grid: Its encoding.
@@ -124,12 +124,13 @@ def decode_ring(total: RingVector, spec: Spec, *, plan: Plan, grid: RingGrid, co
             f"the sum's weight is beyond what {count} contributions can reach",
             hint="a client sent something else than an encoded update: regroup",
         )
-    mean = np.zeros(size, np.float32)
+    same = total.dtype.itemsize == np.dtype(np.float32).itemsize
+    mean = total[:size].view(np.float32) if same else np.empty(size, np.float32)
+    factor = grid.one / weight if weight else 0.0
     for start in range(0, size, _BLOCK):
         part = slice(start, min(start + _BLOCK, size))
         values: npt.NDArray[np.float64] = fixed.decode(total[part], count=count, slack=0)
-        if weight:
-            mean[part] = values * (grid.one / weight)
+        mean[part] = values * factor
     unit = 1.0 if plan.weighting == "uniform" else grid.weight_unit
     metrics = {
         name: value / measured * bound

@@ -52,6 +52,7 @@ class FedAvg:
     """
 
     name: ClassVar[str] = "fedavg"
+    elementwise: ClassVar[bool] = True
 
     weighting: str = "examples"
     server_lr: float = 1.0
