@@ -9,8 +9,21 @@ from typing import Annotated
 import typer
 
 from choral._version import __version__
-from choral.cli import bench, client, coordinator, demo, pki, secagg, simulate, unbuilt
+from choral.cli import (
+    bench,
+    client,
+    coordinator,
+    demo,
+    doctor,
+    health,
+    models,
+    pki,
+    secagg,
+    simulate,
+    unbuilt,
+)
 from choral.cli.output import say_error
+from choral.cli.run import app as run_group
 from choral.core.errors import ChoralError
 
 app = typer.Typer(
@@ -43,6 +56,10 @@ app.command("simulate")(simulate.command)
 app.command("coordinator")(coordinator.command)
 app.command("client")(client.command)
 app.command("bench")(bench.command)
+app.command("doctor")(doctor.command)
+app.command("health", hidden=True)(health.command)
+app.add_typer(run_group, name="run")
+app.add_typer(models.app, name="models")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(pki.app, name="pki")
 unbuilt.add_to(app)

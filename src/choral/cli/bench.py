@@ -28,25 +28,32 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "modulus_bits": 32,
         "repeat": 1,
     },
+    "transfer": {"mb": 64, "repeat": 5},
+    "round": {"mb": 1, "clients": 4, "rounds": 10},
 }
 """Bench to its options and their defaults."""
 
-UNBUILT = ("aggregate", "compress", "privacy", "robust", "round", "scale", "transfer")
+UNBUILT = ("aggregate", "compress", "privacy", "robust", "scale")
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="simulate or secagg")],
+    name: Annotated[str, typer.Argument(help="simulate, secagg, transfer or round")],
     clients: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Clients: 1000 in the population (simulate), 100 in the cohort (secagg)."
+            min=1,
+            help="Clients: 1000 in all (simulate), 100 in the cohort (secagg), 4 (round).",
         ),
     ] = None,
     per_round: Annotated[
         int | None, typer.Option(min=1, help="simulate: clients per round; 50.")
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="simulate: rounds of one measurement; 10.")
+        int | None, typer.Option(min=1, help="simulate, round: rounds of one measurement; 10.")
+    ] = None,
+    mb: Annotated[
+        int | None,
+        typer.Option(min=1, help="Mebibytes: 64 of a transfer, 1 of the model of a round."),
     ] = None,
     params: Annotated[
         int | None, typer.Option(min=1, help="secagg: elements of a vector; 1000000.")
@@ -73,7 +80,7 @@ def command(
         int | None, typer.Option(help="secagg: bits of the modulus, 16, 24, 32 or 64; 32.")
     ] = None,
     repeat: Annotated[
-        int | None, typer.Option(min=1, help="Measurements: 5 (simulate), 1 (secagg).")
+        int | None, typer.Option(min=1, help="Measurements: 5 (simulate, transfer), 1 (secagg).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -82,6 +89,7 @@ def command(
         "clients": clients,
         "per_round": per_round,
         "rounds": rounds,
+        "mb": mb,
         "params": params,
         "dropout": dropout,
         "corrupt": corrupt,
@@ -91,7 +99,9 @@ def command(
         "repeat": repeat,
     }
     if name in UNBUILT:
-        raise NotBuilt(f"`choral bench {name}` is not built yet", hint="known: simulate, secagg")
+        raise NotBuilt(
+            f"`choral bench {name}` is not built yet", hint="known: " + ", ".join(OPTIONS)
+        )
     if name not in OPTIONS:
         raise UnknownName(f"unknown bench `{name}`", hint=did_you_mean(name, OPTIONS))
     report = _BENCHES[name](_options(name, given))
@@ -124,9 +134,27 @@ def _secagg(options: Mapping[str, Any]) -> dict[str, Any]:
         return bench_secagg(**options, watch=stages)
 
 
+def _transfer(options: Mapping[str, Any]) -> dict[str, Any]:
+    from choral.bench.transfer import bench_transfer
+
+    with _Stages(Console(stderr=True, highlight=False)) as stages:
+        return bench_transfer(**options, watch=stages)
+
+
+def _round(options: Mapping[str, Any]) -> dict[str, Any]:
+    from choral.bench.round import bench_round
+
+    if options["clients"] < 3:
+        raise ConfigError("--clients: at least 3, for the secure round", hint="--clients 4")
+    with _Stages(Console(stderr=True, highlight=False)) as stages:
+        return bench_round(**options, watch=stages)
+
+
 _BENCHES: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "simulate": _simulate,
     "secagg": _secagg,
+    "transfer": _transfer,
+    "round": _round,
 }
 
 
@@ -159,7 +187,7 @@ class _Stages:
         if stage != self._stage and not self._console.is_terminal:
             self._console.print(stage)
         self._stage = stage
-        note = f"{done}/{total} clients" if total else ""
+        note = f"{done}/{total}" if total else ""
         self._bar.update(
             self._task, description=stage, completed=done, total=total or None, note=note
         )
@@ -185,7 +213,7 @@ def _rows(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _print_simulate(report: Mapping[str, Any]) -> None:
+def _print_rows(report: Mapping[str, Any]) -> None:
     Console(highlight=False).print(_rows(report))
 
 
@@ -220,6 +248,8 @@ def _times(times: float, seconds: float) -> tuple[str, str]:
 
 
 _PRINTED: Final[dict[str, Callable[[Mapping[str, Any]], None]]] = {
-    "simulate": _print_simulate,
+    "simulate": _print_rows,
+    "transfer": _print_rows,
+    "round": _print_rows,
     "secagg": _print_secagg,
 }

@@ -46,6 +46,14 @@ def command(
     policy: Annotated[
         Path | None, typer.Option(envvar="CHORAL_POLICY", help="The site's policy, in YAML.")
     ] = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="CHORAL_CREDENTIALS",
+            help="Folder of `choral pki request`, with what was sent back.",
+        ),
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(envvar="CHORAL_STATE", help="Folder of keys and answers that must survive."),
@@ -67,6 +75,10 @@ def command(
 
     log_to(as_json=as_json)
     file = ClientFile() if config is None else read_client_file(config)
+    if credentials is not None:
+        # instead of all that the file says, whose relative paths start elsewhere
+        said = dict.fromkeys(("tls", "signing_key", "federation", "enrolment"))
+        file = file.model_copy(update={**said, "credentials": str(credentials.absolute())})
     given = {
         "id": client_id,
         "coordinator": coordinator,
@@ -96,7 +108,7 @@ def command(
         who = Unverified(settings.local.client, settings.coordinator, settings.local.state)
         LOG.warning("plain text: neither side's identity is verified")
     else:
-        who = Certified(settings.local.client, settings.files)
+        who = Certified(settings.local.client, settings.files, settings.authority)
 
     agent = partial(Agent, settings, who=who, policy=rules, clock=SystemClock(), rand=SystemRand())
     ended = asyncio.run(_work(agent, settings.local.client, until_done=until_done))

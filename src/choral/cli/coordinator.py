@@ -10,19 +10,22 @@ import signal
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from choral.cli.simulate import storage_root
 from choral.config.build import Place
-from choral.config.federation import FederationFile, parse, read_file
+from choral.config.federation import FederationFile, TlsSection, parse, read_file
 from choral.config.yaml import load
 from choral.core.errors import ChoralError, ConfigError, NotBuilt, RunFailed
 from choral.core.selection import Strata
 from choral.pki.addresses import check_insecure
 from choral.system import SystemClock, SystemRand
 from choral.telemetry.log import RunLog, log_to
+
+if TYPE_CHECKING:
+    from choral.pki.credentials import ServerFiles
 
 DEFAULT: Final = "127.0.0.1:50051"
 LOG: Final = logging.getLogger("choral.coordinator")
@@ -39,6 +42,14 @@ def command(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Plain text, on a loopback address.")
     ] = False,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="CHORAL_CREDENTIALS",
+            help="Folder of `choral pki coordinator`; replaces the file's `tls`.",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(envvar="CHORAL_METRICS", help="HOST:PORT of metrics for Prometheus."),
@@ -67,7 +78,7 @@ def command(
             file,
             place,
             listen=listen,
-            credentials=None if insecure else _credentials(file, place),
+            credentials=None if insecure else _credentials(file, place, credentials),
             roster=_roster(),
             metrics=metrics,
         )
@@ -200,35 +211,51 @@ def _roster() -> dict[str, Strata] | None:
     return read_roster(Path(path)) if path else None
 
 
-def _credentials(file: FederationFile, place: Place) -> Callable[[], Any]:
+def _credentials(file: FederationFile, place: Place, folder: Path | None) -> Callable[[], Any]:
     """Return what reads the coordinator's certificates, read once to see that they are there.
+
+    Args:
+        file: Its `tls` says where they are.
+        place: Where its paths start.
+        folder: Replaces `tls`; starts at the working folder.
 
     Raises:
         ConfigError: Nothing says where they are.
         CertificateError: They cannot be used.
     """
-    from choral.pki.credentials import ServerFiles, load_server
+    from choral.pki.credentials import load_server
 
-    tls = file.tls
+    tls = file.tls if folder is None else TlsSection(folder=str(folder.absolute()))
     if tls is None:
         raise ConfigError(
             "no certificates",
-            hint="`tls: {folder: …}` with a folder of `choral pki coordinator`, or `--insecure` "
-            "for plain text on a loopback address",
+            hint="`--credentials DIR` or `tls: {folder: DIR}` with a folder of `choral pki "
+            "coordinator`, or `--insecure` for plain text on a loopback address",
         )
-    home = place.folder
-    where = ServerFiles.inside(home / (tls.folder or "."))
-    given = {
-        name: home / value
-        for name in ("federation", "certificate", "key", "signing_key", "revoked")
-        if (value := getattr(tls, name)) is not None
-    }
-    where = ServerFiles(
-        **{name: given.get(name, getattr(where, name)) for name in ServerFiles.__slots__}
-    )
+    where = server_files(tls, place.folder)
 
     def read() -> Any:
         return load_server(where, at=datetime.now(UTC))
 
     read()
     return read
+
+
+def server_files(tls: TlsSection, home: Path) -> ServerFiles:
+    """Return where a coordinator's certificates and keys are.
+
+    Args:
+        tls: What its federation file says.
+        home: The file's folder; relative paths start there.
+    """
+    from choral.pki.credentials import ServerFiles
+
+    where = ServerFiles.inside(home / (tls.folder or "."))
+    given = {
+        name: home / value
+        for name in ("federation", "certificate", "key", "signing_key", "revoked")
+        if (value := getattr(tls, name)) is not None
+    }
+    return ServerFiles(
+        **{name: given.get(name, getattr(where, name)) for name in ServerFiles.__slots__}
+    )

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,11 +23,7 @@ from choral.cli.demo_view import DemoView
 from choral.cli.output import print_result
 from choral.cli.processes import Line, Process, end
 from choral.core.errors import ConfigError, RunExists, RunFailed
-from choral.pki.authorities import init
-from choral.pki.coordinator import issue_coordinator
-from choral.pki.enrolment import EnrolmentAuthority, enrol
-from choral.pki.requests import load_request, make_request
-from choral.pki.tls import TlsAuthority, sign
+from choral.pki.trial import trial_federation
 
 HOSPITALS: Final = ("cleveland", "hungarian", "switzerland", "va")
 PATIENCE_S: Final = 170.0
@@ -105,19 +100,8 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def _federation(folder: Path, *, rounds: int | None, seed: int, aggregation: str) -> None:
     """Make the certificates, the coordinator's folder and one folder for each hospital."""
-    example, now = heart_example(), datetime.now(UTC)
-    tls, _ = init(folder / "operator", federation="heart", at=now, only="tls")
-    _, enrolment = init(folder / "trustee", federation="heart", at=now, only="enrolment")
-    if tls is None or enrolment is None:
-        raise ConfigError("the demo's authorities could not be made")
-    home = folder / "coordinator"
-    issue_coordinator(
-        tls,
-        home,
-        names=["localhost", "127.0.0.1"],
-        enrolment_authority=enrolment.key.public,
-        at=now,
-    )
+    example, home = heart_example(), folder / "coordinator"
+    trial_federation(folder, name="heart", clients=HOSPITALS)
     body: dict[str, Any] = yaml.safe_load((example / "federation.yaml").read_text())
     del body["simulation"]
     body |= {
@@ -132,27 +116,11 @@ def _federation(folder: Path, *, rounds: int | None, seed: int, aggregation: str
     (home / "federation.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
     shutil.copy(example / "heart_task.py", home)
     for name in HOSPITALS:
-        _hospital(folder, name, example, (tls, enrolment), now, aggregation)
+        _hospital(folder / name, name, example, aggregation)
 
 
-def _hospital(
-    folder: Path,
-    name: str,
-    example: Path,
-    authorities: tuple[TlsAuthority, EnrolmentAuthority],
-    now: datetime,
-    aggregation: str,
-) -> None:
-    """Make a hospital's folder: its keys, its own patients, its policy."""
-    tls, enrolment = authorities
-    home = folder / name
-    make_request(home, id=name)
-    request = load_request(home / "request.json")
-    sign(tls, request, at=now)
-    enrol(enrolment, request, at=now)
-    shutil.copy(tls.folder / "issued" / f"{name}.pem", home / "certificate.pem")
-    shutil.copy(enrolment.folder / "issued" / f"{name}.json", home / "enrolment.json")
-    shutil.copy(folder / "coordinator" / "federation.json", home)
+def _hospital(home: Path, name: str, example: Path, aggregation: str) -> None:
+    """Put a hospital's own patients and its policy beside its keys."""
     (home / "data").mkdir()
     shutil.copy(example / "data" / f"processed.{name}.data", home / "data")
     for module in ("heart_task.py", "heart_data.py"):

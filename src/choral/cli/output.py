@@ -232,12 +232,15 @@ def _summary(result: Mapping[str, Any]) -> Table:
     rows = {
         "status": result["status"],
         **{name: _cell(result["metrics"], name) for name in sorted(result["metrics"])},
-        "privacy": "no mechanism ran; " + summed(result["aggregation"]),
-        "seed": str(result["seed"]),
-        "model": result["model_path"] or "not kept; `--out DIR` keeps it",
-        "sha256": result["model_sha256"],
-        "time": f"{result['duration_s']:.1f} s",
     }
+    if "aggregation" in result:  # a run that goes on has no result yet
+        rows |= {
+            "privacy": "no mechanism ran; " + summed(result["aggregation"]),
+            "seed": str(result["seed"]),
+            "model": result["model_path"] or "not kept; `--out DIR` keeps it",
+            "sha256": result["model_sha256"],
+            "time": f"{result['duration_s']:.1f} s",
+        }
     if result["failures"]:
         rows["failures"] = str(len(result["failures"]))
     for name, value in rows.items():

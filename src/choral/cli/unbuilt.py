@@ -10,12 +10,9 @@ _ALLOW = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option
 
 UNBUILT = {
     "new": "copy a folder of `examples/` instead",
-    "run": "`result.json` in a run's folder is what it would show",
     "ledger": "it comes with differential privacy",
     "audit": "it comes with the networked coordinator",
-    "models": "a run's folder holds `model.safetensors` and `model.json`, its lineage",
     "report": "`choral simulate FILE --report PAGE.html` writes the page of a run",
-    "doctor": "`choral --version` and `pip check` until then",
 }
 """Command to what to do until it is there."""
 

@@ -4,57 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from datetime import datetime, time
+from typing import Any, Final
 
 import grpc
 
 from choral.client.cache import ModelCache
-from choral.client.calls import Calls, check_receipt, sha256_of
+from choral.client.calls import Calls
 from choral.client.once import DurableOnce
-from choral.client.policy import ANY, Policy, allowed_metrics, refusal
-from choral.client.secure import SecureRound, VectorFile, site_of
+from choral.client.policy import Policy, seconds_to_open
+from choral.client.rounds import Asks, Rounds
 from choral.client.settings import Settings
 from choral.client.trainer import Trainer
 from choral.client.who import Who
 from choral.client.work import (
     Describe,
     Described,
-    Look,
-    Looked,
-    Measure,
-    Measurements,
-    Train,
-    Trained,
-    personal_file,
-    settle_kept,
 )
-from choral.core.aggregation import RingGrid, Secure
-from choral.core.errors import ChoralError, DataError, Refused, Stale, Unavailable
+from choral.core.errors import (
+    ChoralError,
+    ClientError,
+    DataError,
+    Malformed,
+    Refused,
+    Stale,
+    Unavailable,
+    by_code,
+)
 from choral.core.params import ClientId
 from choral.core.ports import Clock, Rand
-from choral.crypto.ring import Ring
 from choral.federation.participant import Failed
-from choral.federation.secure import ring_encoding
-from choral.secagg.site import Expected
 from choral.wire.errors import from_rpc_error
-from choral.wire.frames import Kind
 from choral.wire.joining import (
-    Assignment,
-    Evaluation,
-    EvaluationTask,
     Join,
-    assignment_from_proto,
     bucket_of,
     join_to_proto,
-    task_from_proto,
 )
-from choral.wire.plans import plan_to_json
-from choral.wire.receipts import Receipt
 from choral.wire.rpc import CoordinatorCalls
 from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
@@ -64,11 +53,14 @@ HELD_S: Final = 20.0
 SLACK_S: Final = 15.0
 BACKOFF_S: Final = (0.5, 30.0)
 """Shortest and longest pause between attempts to reach the coordinator."""
+LEAST_REST_S: Final = 0.05
+"""A coordinator that answers at once with nothing is not asked again in a tight loop."""
+LONGEST_REST_S: Final = 3600.0
+AGAIN_S: Final = 1.0
+"""Rest before work that failed is tried again."""
 
-PRIVATE: Final = frozenset({"client_error", "worker_lost", "data", "corrupt_row", "empty_client"})
+PRIVATE: Final = (ClientError, DataError)
 """Failures whose words may speak of the data; the coordinator gets the code alone."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +81,18 @@ class Agent:
         policy: What its site allows.
         clock: Time.
         rand: Secret randomness.
+        trainer: Where the task runs; default a child process.
     """
 
     def __init__(
-        self, settings: Settings, *, who: Who, policy: Policy, clock: Clock, rand: Rand
+        self,
+        settings: Settings,
+        *,
+        who: Who,
+        policy: Policy,
+        clock: Clock,
+        rand: Rand,
+        trainer: Asks | None = None,
     ) -> None:
         self._settings = settings
         self._client = ClientId(settings.local.client)
@@ -100,13 +100,24 @@ class Agent:
         self._policy = policy
         self._clock = clock
         self._rand = rand
-        self._state = settings.local.state
-        self._trainer = Trainer(settings.local)
-        self._cache = ModelCache(self._state / "cache", settings.cache_bytes)
-        self._once = DurableOnce(self._state)
+        self._trainer: Asks = trainer or Trainer(settings.local)
+        self._once = DurableOnce(settings.local.state)
+        self._rounds = Rounds(
+            settings,
+            who=who,
+            policy=policy,
+            trainer=self._trainer,
+            cache=ModelCache(settings.local.state / "cache", settings.cache_bytes),
+            once=self._once,
+            clock=clock,
+            rand=rand,
+            now=self._now,
+            say=self._say,
+        )
         self._described = Described(0)
         self._reached = True
         self._tries = 0
+        self._failed = b""
 
     async def run(self, *, until_done: bool = False) -> Ended | None:
         """Work until cancelled, or until a run has ended that this client took part in.
@@ -119,6 +130,7 @@ class Agent:
             Refused: The coordinator does not let this client in.
         """
         try:
+            self._rounds.tidy()
             await self._look_at_data()
             while True:
                 ended = await self._connected(until_done)
@@ -141,6 +153,7 @@ class Agent:
         async with self._who.channel(self._settings.coordinator) as channel:
             stubs = CoordinatorCalls(channel)
             while True:
+                await self._opened()
                 calls = Calls(stubs, self._who.metadata, self._clock)
                 answer = await self._join(calls)
                 if answer is None:
@@ -160,7 +173,7 @@ class Agent:
             self._who.heard(dict(await call.initial_metadata() or ()))
         except grpc.RpcError as error:
             found = from_rpc_error(error)
-            if not found.retryable:
+            if isinstance(found, Refused | Malformed) and not found.retryable:
                 raise found from None
             await self._pause(found)
             return None
@@ -168,6 +181,23 @@ class Agent:
             self._say(f"connected to {self._settings.coordinator}")
         self._reached, self._tries = True, 1
         return answer
+
+    async def _opened(self) -> None:
+        """Ask for no work that the site's hours would refuse: rest until they begin."""
+        told = False
+        while (left := seconds_to_open(self._policy, self._now())) > 0:
+            if not told:
+                self._say(f"the site works {self._policy.file.hours}: it rests until then")
+            told = True
+            await self._rest(min(left, LONGEST_REST_S))
+
+    def _now(self) -> time:
+        """Return the time of the day at the site."""
+        return datetime.fromtimestamp(self._clock.wall()).time()
+
+    @staticmethod
+    async def _rest(seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def _offer(self) -> Join:
         tasks = self._policy.file.tasks
@@ -178,7 +208,7 @@ class Agent:
             schema_fingerprint=self._described.schema_fingerprint,
             examples_bucket=bucket_of(self._described.examples),
             strata=self._settings.strata,
-            capabilities=("secure",),
+            capabilities=() if self._policy.file.secure_aggregation == "off" else ("secure",),
             wait_s=HELD_S,
         )
 
@@ -190,7 +220,7 @@ class Agent:
         self._reached = False
         longest = min(most, least * 2.0 ** min(self._tries, 16))
         self._tries += 1
-        await asyncio.sleep(least / 2 + self._share() * (longest - least / 2))
+        await self._rest(least / 2 + self._share() * (longest - least / 2))
 
     def _share(self) -> float:
         """Return a draw from [0, 1), so that clients come apart."""
@@ -207,11 +237,15 @@ class Agent:
         if kind == "come_back":
             back = answer.come_back
             wait = back.after_s + self._share() * back.window_s
-            await asyncio.sleep(min(max(0.0, wait), 3600.0))
+            await self._rest(min(max(LEAST_REST_S, wait), LONGEST_REST_S))
         elif kind == "assignment":
-            await self._guarded(answer.assignment.token, calls, self._work, answer.assignment)
+            await self._guarded(
+                answer.assignment.token, calls, self._rounds.train, answer.assignment
+            )
         elif kind == "evaluation":
-            await self._guarded(answer.evaluation.token, calls, self._measure, answer.evaluation)
+            await self._guarded(
+                answer.evaluation.token, calls, self._rounds.measure, answer.evaluation
+            )
         return None
 
     async def _guarded(
@@ -222,6 +256,8 @@ class Agent:
         message: Any,
     ) -> None:
         """Do some work; whatever goes wrong, say so, and go on with the next."""
+        if token == self._failed:
+            await self._rest(AGAIN_S)  # the coordinator did not hear that it failed before
         try:
             await work(message, calls)
         except Stale as error:
@@ -232,171 +268,21 @@ class Agent:
             self._say(f"the coordinator: {from_rpc_error(error)}", logging.WARNING)
         except OSError as error:
             await self._tell_failure(token, calls, Unavailable(f"this site's disk: {error}"))
+        except Exception as error:  # noqa: BLE001  # one round never takes the client with it
+            text = "".join(traceback.format_exception(error))
+            found = ClientError(f"{type(error).__name__}: {error}", details=text)
+            await self._tell_failure(token, calls, found)
 
     async def _tell_failure(self, token: bytes, calls: Calls, error: ChoralError) -> None:
+        self._failed = token
         self._say(f"failed: {error.code}: {error}", logging.WARNING)
         if error.details:
             LOG.warning("%s", error.details)
-        private = error.code in PRIVATE
+        private = issubclass(by_code(error.code), PRIVATE)
         words = "the reason is in the site's own log" if private else error.message
         with suppress(ChoralError, grpc.RpcError):
             until = self._clock.monotonic() + SLACK_S
             await calls.fail(token, error.code, words, until=until)
 
-    # --- a round ----------------------------------------------------------------------------------
-
-    async def _work(self, message: pb.Assignment, calls: Calls) -> None:
-        assignment = assignment_from_proto(message)
-        plan = assignment.plan
-        why = refusal(
-            self._policy, plan, model_bytes=assignment.model_bytes, now=datetime.now().time()
-        )
-        if why is not None:
-            raise why
-        until = self._clock.monotonic() + assignment.deadline_s
-        model = await calls.download(
-            assignment.token,
-            plan.model_sha256,
-            assignment.model_bytes,
-            cache=self._cache,
-            until=until,
-        )
-        out = self._state / "contribution.bin"
-        metrics = self._policy.file.metrics
-        request = Train(
-            plan_to_json(plan), model, out, None if ANY in metrics else frozenset(metrics)
-        )
-        if isinstance(plan.aggregation, Secure):
-            receipt = await self._secure(assignment, model, request, calls)
-        else:
-            await self._train(request, assignment.deadline_s)
-            receipt = await calls.upload(assignment.token, out, Kind.CONTRIBUTION, until=until)
-            self._check(receipt, assignment, out)
-        if receipt is not None:
-            settle_kept(out, personal_file(self._state, plan.run_id))
-        out.unlink(missing_ok=True)
-
-    async def _train(self, request: Train, limit_s: float) -> None:
-        """Train in the child; its time ends with the lease.
-
-        Raises:
-            Unavailable: The time is over.
-            ChoralError: What went wrong.
-        """
-        try:
-            found = await asyncio.wait_for(self._trainer.ask(request), limit_s)
-        except TimeoutError:
-            raise Unavailable(f"training took longer than {limit_s:.0f} s") from None
-        if not isinstance(found, Trained):
-            raise _as_error(found)
-
-    async def _secure(
-        self, assignment: Assignment, model: Path, request: Train, calls: Calls
-    ) -> Receipt | None:
-        """Take part in a secure sum; return the receipt of the masked vector, if it came so far."""
-        plan, enrolled = assignment.plan, self._who.enrolled
-        if enrolled is None or not isinstance(plan.encoding, RingGrid):
-            raise Refused("this client is not enrolled for secure aggregation")
-        file = self._policy.file
-        site = site_of(
-            self._client,
-            enrolled,
-            min_cohort=file.min_cohort,
-            suites=frozenset(self._policy.suites),
-            min_corrupt=file.min_corrupt,
-            max_sums=file.max_sums,
-        )
-        looked = await self._trainer.ask(Look(request.plan, model))
-        if not isinstance(looked, Looked):
-            raise _as_error(looked)
-        expected = Expected(
-            plan.run_id,
-            plan.round,
-            (bytes.fromhex(plan.model_sha256),),
-            bytes.fromhex(plan.digest),
-            ring_encoding(plan.encoding, looked.vector_size),
-        )
-        files = VectorFile(
-            request.out, self._state / "masked.bin", Ring(plan.encoding.modulus_bits)
-        )
-        files.masked.unlink(missing_ok=True)
-        part = SecureRound(
-            assignment,
-            site,
-            expected,
-            once=self._once,
-            files=files,
-            calls=calls,
-            rand=self._rand,
-            clock=self._clock,
-        )
-        training = asyncio.ensure_future(self._train(request, assignment.deadline_s))
-        try:
-            await part.run(training)
-        finally:
-            training.cancel()
-            with suppress(ChoralError, asyncio.CancelledError):
-                await training
-            files.forget()
-        if part.stopped is not None:
-            raise part.stopped
-        if not part.counted and part.receipt is not None:
-            self._say(f"round {plan.round}: the sum was not reached, or not told of")
-        return part.receipt
-
-    def _check(self, receipt: Receipt, assignment: Assignment, out: Path) -> None:
-        """Refuse a receipt that is not for what was sent; without certificates nobody signs it."""
-        plan, enrolled = assignment.plan, self._who.enrolled
-        if enrolled is None:
-            return
-        expected = Receipt(
-            plan.run_id,
-            plan.round,
-            plan.attempt,
-            self._client,
-            sha256_of(out),
-            out.stat().st_size,
-        )
-        check_receipt(receipt, server=enrolled.server, expected=expected)
-
-    # --- evaluation -------------------------------------------------------------------------------
-
-    async def _measure(self, message: pb.EvaluationTask, calls: Calls) -> None:
-        task: EvaluationTask = task_from_proto(message)
-        if not self._policy.file.per_client_metrics:
-            raise Refused("the site's policy: no metrics of this client alone")
-        why = refusal(
-            self._policy,
-            task.plan,
-            model_bytes=task.model_bytes,
-            now=datetime.now().time(),
-        )
-        if why is not None:
-            raise why
-        until = self._clock.monotonic() + task.deadline_s
-        model = await calls.download(
-            task.token, task.model_sha256, task.model_bytes, cache=self._cache, until=until
-        )
-        found = await asyncio.wait_for(
-            self._trainer.ask(Measure(plan_to_json(task.plan), model)), task.deadline_s
-        )
-        if not isinstance(found, Measurements):
-            raise _as_error(found)
-        metrics = {
-            name: value
-            for name, value in allowed_metrics(self._policy, found.metrics).items()
-            if value is not None
-        }
-        await calls.report(Evaluation(task.token, metrics, found.examples), until=until)
-
     def _say(self, text: str, level: int = logging.INFO) -> None:
         LOG.log(level, "%s: %s", self._client, text, extra={"choral": {"client": self._client}})
-
-
-def _as_error(found: object) -> ChoralError:
-    """Return a child's failure as an error."""
-    if not isinstance(found, Failed):
-        return ChoralError(f"the process that trains answered {type(found).__name__}")
-    error = ChoralError(found.message, details=found.details)
-    error.code = found.code
-    return error

@@ -36,8 +36,9 @@ class PartFile:
     def write(self, offset: int, data: memoryview) -> None:
         """Hold more bytes."""
         try:
-            with self._path.open("ab", buffering=0) as file:
-                file.truncate(offset)
+            mode = "r+b" if self._held else "wb"
+            with open(self._path, mode, buffering=0, opener=_private) as file:
+                file.seek(offset)
                 file.write(data)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror}") from None
@@ -47,6 +48,11 @@ class PartFile:
         """Let go of all bytes."""
         self._path.unlink(missing_ok=True)
         self._held = 0
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that its owner alone may read."""
+    return os.open(path, flags, 0o600)
 
 
 class ModelCache:
@@ -76,8 +82,10 @@ class ModelCache:
 
     def complete(self, sha256: str) -> Path:
         """Take a download for whole; return its file. Those not used for longest make room."""
-        path = self._folder / sha256
-        os.replace(self._folder / f"{sha256}.part", path)
+        path, part = self._folder / sha256, self._folder / f"{sha256}.part"
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # a file that has its name is whole, after any crash
+        os.replace(part, path)
         held = sorted(
             (p for p in self._folder.iterdir() if p != path), key=lambda p: p.stat().st_mtime
         )

@@ -20,6 +20,7 @@ from choral.crypto.signatures import verify
 from choral.wire.errors import from_rpc_error
 from choral.wire.frames import Header, Kind
 from choral.wire.joining import Evaluation, evaluation_to_proto
+from choral.wire.lane import Lane, ahead
 from choral.wire.receipts import Receipt, receipt_from_proto
 from choral.wire.rpc import CoordinatorCalls
 from choral.wire.transfer import Blocks, Limits, Receiving, Sending
@@ -50,12 +51,14 @@ class Calls:
         self.metadata = metadata
         self._clock = clock
 
-    async def insist(self, call: Callable[[], Awaitable[T]], *, until: float) -> T:
+    async def insist(
+        self, call: Callable[[], Awaitable[T]], *, until: float | Callable[[], float]
+    ) -> T:
         """Repeat a call while it can succeed still and its time is not over.
 
         Args:
             call: Makes it.
-            until: When its time is over, on the clock.
+            until: When its time is over, on the clock; or what says so, where that changes.
 
         Raises:
             ChoralError: What the last one said.
@@ -69,7 +72,8 @@ class Calls:
             except ChoralError as error:
                 found = error
             pause = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
-            if not found.retryable or self._clock.monotonic() + pause > until:
+            ends = until() if callable(until) else until
+            if not found.retryable or self._clock.monotonic() + pause > ends:
                 raise found
             tries += 1
             await asyncio.sleep(pause)
@@ -95,8 +99,10 @@ class Calls:
                 offset=part.held(),
             )
             frames = aiter(self.stubs.get_global_model(request, metadata=self.metadata))
-            while (frame := await _next(frames)) is not None:
-                await asyncio.to_thread(receiving.receive, frame)
+            async with Lane(receiving.receive) as lane:
+                while (frame := await _next(frames)) is not None:
+                    await lane.put(frame)
+                await lane.drain()
             if receiving.finish().sha256 != sha256:
                 part.discard()
                 raise Refused("the coordinator sent another model than it named")
@@ -104,11 +110,13 @@ class Calls:
         await self.insist(once, until=until)
         return cache.complete(sha256)
 
-    async def upload(self, token: bytes, path: Path, kind: Kind, *, until: float) -> Receipt:
+    async def upload(
+        self, token: bytes, path: Path, kind: Kind, *, until: float, sha256: str = ""
+    ) -> Receipt:
         """Send a file; after a cut, go on where the coordinator has got to. Return its receipt."""
         with _mapped(path) as view:
             blocks = Blocks([view])
-            sha256 = await asyncio.to_thread(blocks.sha256)
+            sha256 = sha256 or await asyncio.to_thread(blocks.sha256)
             return await self._upload(token, blocks, sha256, kind, until)
 
     async def _upload(
@@ -116,9 +124,10 @@ class Calls:
     ) -> Receipt:
         offset = 0
         first = True
+        ends = until
 
         async def once() -> Receipt:
-            nonlocal offset, first
+            nonlocal offset, first, ends
             if not first:
                 status = await self.stubs.get_upload(
                     pb.UploadRequest(protocol_version=PROTOCOL_VERSION, token=token, sha256=sha256),
@@ -127,15 +136,17 @@ class Calls:
                 )
                 if status.complete:
                     return receipt_from_proto(status.receipt)
+                if status.offset > offset:  # progress: the coordinator goes on taking it, too
+                    ends = max(until, self._clock.monotonic() + STALL_S)
                 offset = status.offset
             first = False
             header = Header(kind, token, sha256, blocks.size, offset=offset)
             ack = await self.stubs.send_update(
-                _paced(Sending(header, blocks)), metadata=self.metadata
+                ahead(iter(Sending(header, blocks))), metadata=self.metadata
             )
             return receipt_from_proto(ack.receipt)
 
-        return await self.insist(once, until=until)
+        return await self.insist(once, until=lambda: ends)
 
     async def fail(self, token: bytes, code: str, message: str, *, until: float) -> None:
         """Say that the work will not be done. That it is over already is no matter."""
@@ -178,12 +189,6 @@ async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
         return None
     except TimeoutError:
         raise Unavailable(f"the download brought nothing for {STALL_S:.0f} s") from None
-
-
-async def _paced(frames: Sending) -> AsyncIterator[bytes]:
-    """Yield frames; between two of them the loop looks after other calls."""
-    for frame in frames:
-        yield frame
 
 
 @contextmanager

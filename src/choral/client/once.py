@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -11,6 +12,7 @@ from typing import Final
 from choral.core.errors import StoreError
 
 NAME: Final = "answers.db"
+LOCK: Final = "lock"
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS slots (name TEXT PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID;
@@ -32,6 +34,7 @@ class DurableOnce:
         path = folder / NAME
         self._path = path
         self._lock = threading.Lock()
+        self._owned = _own(folder)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -85,9 +88,31 @@ class DurableOnce:
     def close(self) -> None:
         """Let go of the file."""
         self._base.close()
+        os.close(self._owned)
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._base)
+
+
+def _own(folder: Path) -> int:
+    """Hold a state folder for this process alone.
+
+    Raises:
+        StoreError: Another process holds it, or it cannot be written to.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StoreError(
+            f"another process works with the state folder {folder}",
+            hint="one client, one process; give each client its own `--state`",
+        ) from None
+    return handle
 
 
 class _Transaction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from choral.secagg.parameters import CORRUPT, Suite
 from choral.secagg.site import MAX_SUMS
 
 ANY: Final = "*"
+_DAY_S: Final = 86400.0
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -91,7 +93,7 @@ def read_policy(path: Path) -> Policy:
     body = load(text, where=str(path)) or {}
     if not isinstance(body, dict):
         raise ConfigError(f"{path}: expected keys and values", hint="such as `min_cohort: 3`")
-    return policy_of(parse_section(PolicyFile, body, where=str(path), renamed={}))
+    return policy_of(parse_section(PolicyFile, body, where=str(path)))
 
 
 def policy_of(file: PolicyFile) -> Policy:
@@ -106,6 +108,10 @@ def policy_of(file: PolicyFile) -> Policy:
     if found is None:
         raise ConfigError(f"hours {file.hours!r}: expected HH:MM-HH:MM", hint='"20:00-06:00"')
     a, b, c, d = (int(part) for part in found.groups())
+    if (a, b) == (c, d):
+        raise ConfigError(
+            f"hours {file.hours!r} begin and end at once", hint="leave `hours` out for always"
+        )
     return Policy(file, (time(a, b), time(c, d)))
 
 
@@ -116,6 +122,9 @@ OPEN: Final = Policy(
         metrics=[ANY],
         per_client_metrics=True,
         min_cohort=2,
+        min_corrupt=0.0,
+        max_sums=64,
+        suites=["full", "graph", "semi_honest"],
     )
 )
 """For a client without certificates and without a policy file, which is a trial on one machine."""
@@ -134,6 +143,22 @@ def is_open(policy: Policy, now: time) -> bool:
     return start <= now < end if start < end else now >= start or now < end
 
 
+def seconds_to_open(policy: Policy, now: time) -> float:
+    """Return how long the site is closed from now on, 0 where it is open.
+
+    >>> night = policy_of(PolicyFile(hours="20:00-06:00"))
+    >>> seconds_to_open(night, time(19, 59, 30)), seconds_to_open(night, time(23))
+    (30.0, 0.0)
+    """
+    if policy.hours is None or is_open(policy, now):
+        return 0.0
+    return (_seconds(policy.hours[0]) - _seconds(now)) % _DAY_S or 1.0
+
+
+def _seconds(at: time) -> float:
+    return at.hour * 3600 + at.minute * 60 + at.second + at.microsecond / 1e6
+
+
 def refusal(policy: Policy, plan: Plan, *, model_bytes: int, now: time) -> Refused | None:
     """Return why the site does not do what a plan asks, None where it does.
 
@@ -143,10 +168,10 @@ def refusal(policy: Policy, plan: Plan, *, model_bytes: int, now: time) -> Refus
         model_bytes: Size of its model.
         now: Time of the day at the site.
     """
-    for check in (_hours, _task, _model, _aggregation, _metrics, _privacy):
+    for check, hint in _CHECKS:
         why = check(policy, plan, model_bytes, now)
         if why:
-            return Refused(f"the site's policy: {why}")
+            return Refused(f"the site's policy: {why}", hint=hint)
     return None
 
 
@@ -178,6 +203,8 @@ def _aggregation(policy: Policy, plan: Plan, size: int, now: time) -> str:
         return _small(file.min_cohort, plan.goal, "the round's goal")
     if file.secure_aggregation == "off":
         return "secure aggregation is off"
+    if terms.suite is not None and terms.suite not in file.suites:
+        return f"the suite `{terms.suite}` is not among its `suites`"
     cohort = plan.goal
     try:
         smallest = min(sizes_of(terms, max(cohort, terms.groups)))
@@ -204,6 +231,17 @@ def _privacy(policy: Policy, plan: Plan, size: int, now: time) -> str:
     if policy.file.max_epsilon is None:
         return ""
     return f"`max_epsilon` is {policy.file.max_epsilon:g}, and the plan has no differential privacy"
+
+
+_CHECKS: Final[tuple[tuple[Callable[[Policy, Plan, int, time], str], str], ...]] = (
+    (_hours, "it asks for no work outside of its `hours`"),
+    (_task, "the data owner allows a task by its name in `tasks`, and all by `*`"),
+    (_model, "the data owner names what may be trained in `models` and `max_model_bytes`"),
+    (_aggregation, "only the data owner lowers `secure_aggregation` and `min_cohort`, by name"),
+    (_metrics, "the data owner names what may leave in `metrics`"),
+    (_privacy, "a run without differential privacy is allowed where `max_epsilon` is left out"),
+)
+"""What is looked at, in this order, and what to do about it."""
 
 
 def allowed_metrics(policy: Policy, found: dict[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import numpy as np
 
 from choral.client.calls import Calls
 from choral.client.who import Enrolled
-from choral.core.errors import ChoralError, Refused, Stale
+from choral.core.errors import ChoralError, Stale
 from choral.core.ports import Clock, Rand
 from choral.crypto.ring import Ring, RingVector
 from choral.secagg import commands as cmd
 from choral.secagg.client import Client, Phase
 from choral.secagg.messages import Deliveries, Masked, decode, encode
 from choral.secagg.ports import OnceStore
+from choral.secagg.refusals import Breach
 from choral.secagg.site import Expected, Site
 from choral.wire.frames import Kind
 from choral.wire.joining import Assignment
@@ -79,7 +80,7 @@ class SecureRound:
     Attributes:
         receipt: For the upload, once it is there.
         counted: The signed result counts this client.
-        stopped: Why its part ended before that.
+        stopped: Why its part ended before that; the coordinator was told in the protocol itself.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class SecureRound:
     ) -> None:
         self.receipt: Receipt | None = None
         self.counted = False
-        self.stopped: Refused | None = None
+        self.stopped: Breach | None = None
         self._token = assignment.token
         self._until = clock.monotonic() + assignment.deadline_s
         self._calls = calls
@@ -200,7 +201,11 @@ class SecureRound:
         while self._mailbox.waiting:
             await self._take(await self._exchange(0.0))
         self.receipt = await self._calls.upload(
-            self._token, self._files.masked, Kind.MASKED, until=self._until
+            self._token,
+            self._files.masked,
+            Kind.MASKED,
+            sha256=message.digest.hex(),
+            until=self._until,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -13,10 +13,16 @@ from choral.config.federation import Section
 from choral.config.references import is_reference
 from choral.config.yaml import load
 from choral.core.errors import ConfigError, UnknownKey, did_you_mean
+from choral.pki import certificates
 from choral.pki.addresses import split_address
 from choral.pki.credentials import ClientFiles
+from choral.pki.files import read
+from choral.pki.identity import identity
+from choral.pki.names import party_id
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+
+S = TypeVar("S", bound=Section)
 
 
 class ClientTls(Section):
@@ -26,7 +32,7 @@ class ClientTls(Section):
         folder: A folder of `choral pki request`, which stands for all of the others.
         certificate: Its certificate.
         key: The certificate's private key.
-        authority: Kept for older files: the authority stands in `federation`.
+        authority: The TLS authority's certificate: must be the one in `federation`.
     """
 
     folder: str | None = None
@@ -46,6 +52,7 @@ class ClientFile(Section):
         target: Column to predict; default the last.
         missing: `raise` or `drop` for rows with missing values.
         schema_: Data schema, a YAML file; written `schema`.
+        credentials: A folder of `choral pki request`, which stands for all of its files.
         tls: Certificates.
         signing_key: Private key for secure aggregation.
         federation: `federation.json`.
@@ -61,7 +68,8 @@ class ClientFile(Section):
     data: str | None = None
     target: str | None = None
     missing: str | None = None
-    schema_: str | None = None
+    schema_: str | None = Field(default=None, alias="schema")
+    credentials: str | None = None
     tls: ClientTls | None = None
     signing_key: str | None = None
     federation: str | None = None
@@ -103,6 +111,7 @@ class Settings:
         local: Its data.
         coordinator: HOST:PORT.
         files: Its certificates and keys; None for plain text on a loopback address.
+        authority: The TLS authority's certificate, where it is given apart.
         policy: The site's policy; None where there is none.
         strata: Labels.
         cache_bytes: Bytes of models that are kept.
@@ -114,6 +123,7 @@ class Settings:
     policy: Path | None
     strata: Mapping[str, str]
     cache_bytes: int
+    authority: Path | None = None
 
 
 def read_client_file(path: Path) -> ClientFile:
@@ -131,30 +141,36 @@ def read_client_file(path: Path) -> ClientFile:
     body = load(text, where=str(path)) or {}
     if not isinstance(body, dict):
         raise ConfigError(f"{path}: expected keys and values", hint="such as `id: hospital-a`")
-    found: ClientFile = parse_section(
-        ClientFile, body, where=str(path), renamed={"schema": "schema_"}
-    )
-    return found
+    return parse_section(ClientFile, body, where=str(path))
 
 
-def parse_section(
-    kind: type[Any], body: dict[str, Any], *, where: str, renamed: Mapping[str, str]
-) -> Any:
-    """Return a section of settings, or say what is wrong with it in this project's words."""
-    given = {renamed.get(str(k), str(k)): v for k, v in body.items()}
-    shown = {new: old for old, new in renamed.items()}
+def parse_section(kind: type[S], body: dict[str, Any], *, where: str) -> S:
+    """Return a section of settings, or say what is wrong with it in this project's words.
+
+    Raises:
+        ConfigError: A value is wrong.
+        UnknownKey: A key that nobody reads; the hint names the nearest.
+    """
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(shown.get(str(p), str(p)) for p in first["loc"])
+        *sections, last = (str(part) for part in first["loc"])
+        place = ".".join((*sections, last))
         if first["type"] == "extra_forbidden":
-            known = [shown.get(n, n) for n in kind.model_fields]
-            raise UnknownKey(
-                f"{where}: unknown key `{place}`", hint=did_you_mean(place, known)
-            ) from None
+            hint = did_you_mean(last, _keys_of(kind, sections))
+            raise UnknownKey(f"{where}: unknown key `{place}`", hint=hint) from None
         message = first["msg"][0].lower() + first["msg"][1:]
         raise ConfigError(f"{where}: `{place}` is {first.get('input')!r}: {message}") from None
+
+
+def _keys_of(kind: type[Section], sections: list[str]) -> list[str]:
+    """Return the keys of the section that is reached by these names."""
+    for name in sections:
+        annotation = kind.model_fields[name].annotation
+        options = (annotation, *getattr(annotation, "__args__", ()))
+        kind = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+    return [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: bool) -> Settings:
@@ -177,9 +193,9 @@ def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: 
         value = getattr(file, name)
         return None if value is None else home / value
 
-    name = given.get("id") or file.id
-    if not name:
-        raise ConfigError("the client has no id", hint="`--id hospital-a`, or CLIENT_ID")
+    files = None if insecure else _files(file, home)
+    name = given.get("id") or file.id or _certified(files)
+    party_id(name)
     data = given.get("data") or file.data
     if not data:
         raise ConfigError("the client has no data", hint="`--data FILE`, or DATA_PATH")
@@ -187,6 +203,7 @@ def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: 
         data = str(Path(data) if given.get("data") else home / data)
     address = given.get("coordinator") or file.coordinator or DEFAULT_ADDRESS
     split_address(address)
+    tls = file.tls or ClientTls()
     state = where("state") or home / f"state-{name}"
     local = Local(
         client=name,
@@ -200,11 +217,25 @@ def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: 
     return Settings(
         local,
         address,
-        None if insecure else _files(file, home),
+        files,
         where("policy"),
         file.strata,
         file.cache_bytes,
+        None if insecure or tls.authority is None else home / tls.authority,
     )
+
+
+def _certified(files: ClientFiles | None) -> str:
+    """Return the id that a client's certificate speaks of.
+
+    Raises:
+        ConfigError: There is no certificate, and so nothing says who the client is.
+        CertificateError: It cannot be read.
+    """
+    if files is None:
+        raise ConfigError("the client has no id", hint="`--id hospital-a`, or CLIENT_ID")
+    found = certificates.load(read(files.certificate), where=str(files.certificate))
+    return identity(found).id
 
 
 def _files(file: ClientFile, home: Path) -> ClientFiles:
@@ -214,13 +245,14 @@ def _files(file: ClientFile, home: Path) -> ClientFiles:
         ConfigError: Nothing says it.
     """
     tls = file.tls or ClientTls()
-    if tls.folder is None and (tls.certificate is None or tls.key is None):
+    folder = tls.folder or file.credentials
+    if folder is None and (tls.certificate is None or tls.key is None):
         raise ConfigError(
             "no certificates",
-            hint="`tls: {folder: …}` with the folder of `choral pki request`, or `--insecure` for "
+            hint="`credentials: DIR` with the folder of `choral pki request`, or `--insecure` for "
             "plain text on a loopback address",
         )
-    whole = ClientFiles.inside(home / (tls.folder or "."))
+    whole = ClientFiles.inside(home / (folder or "."))
     said = {
         "federation": file.federation,
         "certificate": tls.certificate,

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+from cryptography import x509
 from grpc import aio
 
 from choral.core.errors import CertificateError, ConfigError, Refused
 from choral.core.params import ClientId
 from choral.crypto.signatures import SigningKey, check_verify_key
-from choral.pki import keys
+from choral.pki import certificates, keys
 from choral.pki.addresses import check_insecure
 from choral.pki.credentials import ClientFiles, load_client
-from choral.pki.files import write
+from choral.pki.files import read, write
 from choral.secagg.enrolment import check_enrolled
 from choral.wire.rpc import CHANNEL_OPTIONS
 
@@ -56,6 +57,10 @@ class Certified:
     Args:
         client: Its id.
         files: Where its certificates and keys are.
+        authority: The TLS authority's certificate, where it came another way than federation.json.
+
+    Attributes:
+        enrolled: None where there is no enrolment: the client joins no secure sum then.
 
     Raises:
         CertificateError: A file cannot be used, or is somebody else's.
@@ -63,27 +68,30 @@ class Certified:
 
     verified: Final = True
 
-    def __init__(self, client: str, files: ClientFiles) -> None:
+    def __init__(self, client: str, files: ClientFiles, authority: Path | None = None) -> None:
         self._files = files
-        found = load_client(files, at=datetime.now(UTC))
+        found = load_client(files, at=datetime.now(UTC), enrolled=files.enrolment.exists())
         if found.tls.identity.id != client:
             raise CertificateError(
                 f"{files.certificate} is the certificate of {found.tls.identity.id!r}",
                 hint=f"the client's id is {client!r}: use one of the two for both",
             )
-        if found.signing_key is None:
-            raise CertificateError(f"{client!r} has no signing key")
         federation = found.federation
-        self.enrolled = Enrolled(
-            found.signing_key,
-            found.enrolment,
-            federation.enrolment_authority,
-            federation.coordinator,
-        )
+        self.server: bytes | None = federation.coordinator
+        self.enrolled: Enrolled | None = None
+        if found.signing_key is not None:
+            self.enrolled = Enrolled(
+                found.signing_key,
+                found.enrolment,
+                federation.enrolment_authority,
+                federation.coordinator,
+            )
+        if authority is not None:
+            _check_authority(authority, federation.tls_authority, files)
 
     def channel(self, address: str) -> aio.Channel:
         """Return a connection over TLS; the certificate is read anew, since it may be renewed."""
-        tls = load_client(self._files, at=datetime.now(UTC)).tls
+        tls = load_client(self._files, at=datetime.now(UTC), enrolled=False).tls
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         return aio.secure_channel(address, credentials, options=_OPTIONS)
 
@@ -96,6 +104,15 @@ class Certified:
         """Nothing: keys come from files, and never over the connection."""
 
 
+def _check_authority(path: Path, authority: x509.Certificate, files: ClientFiles) -> None:
+    """Refuse a federation.json that names another authority than the one given apart."""
+    if certificates.load_authority(read(path), where=str(path)) != authority:
+        raise CertificateError(
+            f"{files.federation} names another TLS authority than {path}",
+            hint="take both from the federation's operator, by a way that you trust",
+        )
+
+
 class Unverified:
     """A client without certificates, on this machine alone; keys are pinned on first use.
 
@@ -103,7 +120,9 @@ class Unverified:
         client: Its id.
         address: The coordinator's.
         state: The client's state folder.
-        fresh: Makes a signing key where there is none yet.
+
+    Attributes:
+        enrolled: None until the coordinator has enrolled the key.
 
     Raises:
         Refused: The address is no loopback address, and nobody asked for plain text by name.
@@ -163,6 +182,11 @@ class Unverified:
         text = json.dumps({name: value.hex() for name, value in body.items()})
         write(self._pinned, text.encode(), private=True)
         self.enrolled = Enrolled(self._key, enrolment, authority, server)
+
+    @property
+    def server(self) -> bytes | None:
+        """The coordinator's verification key, None until it was heard."""
+        return None if self.enrolled is None else self.enrolled.server
 
     def _read(self) -> Enrolled:
         try:

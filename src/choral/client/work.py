@@ -40,13 +40,15 @@ from choral.core.transform import Chain
 from choral.data import MappingSource, Schema, read_examples
 from choral.data.sources import examples_of
 from choral.federation.participant import NORM, Failed, Participant, overlay, own_code
-from choral.stores.files import write_durably
+from choral.stores.files import sync_folder, write_durably
 from choral.tasks.threads import one_thread
 from choral.tasks.zoo import build as build_model
 from choral.wire.contributions import contribution_blocks
 from choral.wire.plans import plan_from_json
 
 MODEL: Final = "model:"
+PERSONAL: Final = "personal"
+_SUFFIX: Final = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ class _Desk:
         params, participant = self._model(request.model, plan)
         outcome = participant.attempt(
             self._client,
-            overlay(params, self._personal(plan)),
+            overlay(params, self._personal(plan, before=plan.round)),
             self._source(plan).load,
             plan=plan,
             key=Key.of_state(plan.key).fold(self._client),
@@ -278,11 +280,13 @@ class _Desk:
             self._raw = load_data(self._local)
         return self._raw
 
-    def _personal(self, plan: Plan) -> Params | None:
-        path = personal_file(self._local.state, plan.run_id)
-        if not path.exists():
+    def _personal(self, plan: Plan, *, before: int | None = None) -> Params | None:
+        """Return the newest personal tensors; those of the round itself are not its start."""
+        found = personal_files(self._local.state, plan.run_id)
+        rounds = [r for r in found if before is None or r < before]
+        if not rounds:
             return None
-        return Params(decode_tensors(path.read_bytes()))
+        return Params(decode_tensors(found[max(rounds)].read_bytes()))
 
 
 def load_data(local: Local) -> Any:
@@ -328,10 +332,16 @@ def _allowed(contribution: Contribution, metrics: frozenset[str] | None) -> Cont
     return Contribution(contribution.vector, contribution.weight, kept)
 
 
-def personal_file(state: Path, run_id: str) -> Path:
-    """Return where the personal tensors of a run rest; the run's name is no path."""
-    digest = hashlib.sha256(run_id.encode()).hexdigest()
-    return state / "personal" / f"{digest[:32]}.safetensors"
+def personal_files(state: Path, run_id: str) -> dict[int, Path]:
+    """Return the files of a run's personal tensors by the round that made them."""
+    stem = _personal_stem(run_id)
+    found = (state / PERSONAL).glob(f"{stem}-*{_SUFFIX}")
+    return {int(path.stem.removeprefix(f"{stem}-")): path for path in found}
+
+
+def _personal_stem(run_id: str) -> str:
+    """Return what stands for a run in a file's name; the run's own name is no path."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:32]
 
 
 def kept_beside(contribution: Path) -> Path:
@@ -339,9 +349,20 @@ def kept_beside(contribution: Path) -> Path:
     return contribution.with_suffix(".kept")
 
 
-def settle_kept(contribution: Path, personal: Path) -> None:
-    """Take a round's personal tensors for the newest ones."""
+def settle_kept(contribution: Path, state: Path, plan: Plan) -> None:
+    """Take a round's personal tensors for the newest ones.
+
+    Those of the round before stay: a round that is tried again starts from them.
+    """
     waiting = kept_beside(contribution)
-    if waiting.exists():
-        personal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.replace(waiting, personal)
+    if not waiting.exists():
+        return
+    before = personal_files(state, plan.run_id)
+    folder = state / PERSONAL
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.replace(waiting, folder / f"{_personal_stem(plan.run_id)}-{plan.round}{_SUFFIX}")
+    sync_folder(folder)
+    last = max((r for r in before if r < plan.round), default=None)
+    for round_, path in before.items():
+        if round_ not in {last, plan.round}:
+            path.unlink(missing_ok=True)

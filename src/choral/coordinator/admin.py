@@ -122,10 +122,11 @@ class AdminService:
         """Give a run's events, those to come as well."""
         caller = self._caller("WatchRun", request, context)
         run = self._run("WatchRun", caller, request.run_id)
-        log, at = self._events(run.id), max(1, request.from_sequence)
-        while log is not None:
+        at = max(1, request.from_sequence)
+        while True:
             ended = run.ended.is_set()
-            for sequence, kind, body in log.since(at):
+            log = self._events(run.id)  # none yet while the run waits for its clients
+            for sequence, kind, body in () if log is None else log.since(at):
                 yield pb.RunEvent(
                     protocol_version=PROTOCOL_VERSION,
                     sequence=sequence,

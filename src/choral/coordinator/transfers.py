@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,16 @@ from choral.coordinator.spool import SpoolFile
 from choral.coordinator.tickets import Ticket
 from choral.core.errors import CorruptBlob, Stale, Unavailable
 from choral.core.ports import Clock
-from choral.wire.frames import CHUNK_LEAST, Header, Kind, chunk_frame, end_frame, header_frame
+from choral.wire.frames import CHUNK_LEAST, MIB, Header, Kind, chunk_frame, end_frame, header_frame
+from choral.wire.lane import Lane, ahead
 from choral.wire.transfer import Limits, Receiving
 
 WINDOW_S: Final = 40.0
 WINDOW_BYTES: Final = 512 << 10
 """An upload brings at least so many bytes, or its last ones, in every `WINDOW_S`: 13 KiB/s."""
+
+LARGE: Final = 8 * MIB
+"""Bytes of a transfer that is worth a thread of its own."""
 
 _SMALL: Final = 64 << 10
 """Bytes of a frame that are not worth a thread."""
@@ -37,12 +41,21 @@ async def model_frames(
     handle = await loop.run_in_executor(pool, os.open, path, os.O_RDONLY)
     try:
         yield header_frame(header)
-        for start in range(header.offset, header.size_bytes, header.chunk_bytes):
-            stop = min(start + header.chunk_bytes, header.size_bytes)
-            yield await loop.run_in_executor(pool, _chunk, handle, start, stop)
+        chunks = _chunks(handle, header)
+        if header.size_bytes - header.offset < LARGE:
+            while (chunk := await loop.run_in_executor(pool, next, chunks, None)) is not None:
+                yield chunk
+        else:
+            async for chunk in ahead(chunks):
+                yield chunk
         yield end_frame(header.sha256)
     finally:
         os.close(handle)
+
+
+def _chunks(handle: int, header: Header) -> Iterator[bytes]:
+    for start in range(header.offset, header.size_bytes, header.chunk_bytes):
+        yield _chunk(handle, start, min(start + header.chunk_bytes, header.size_bytes))
 
 
 def _chunk(handle: int, start: int, stop: int) -> bytes:
@@ -64,10 +77,19 @@ class _Pace:
         self._start = clock.monotonic()
         self._bytes = 0
 
-    @property
-    def left_s(self) -> float:
-        """Seconds that are left of the window."""
-        return max(0.0, self._start + WINDOW_S - self._clock.monotonic())
+    async def next(self, frames: AsyncIterator[bytes]) -> bytes | None:
+        """Return the next frame, None at the end.
+
+        Raises:
+            Unavailable: The window is over, and too little came in it.
+        """
+        left = max(0.0, self._start + WINDOW_S - self._clock.monotonic())
+        try:
+            return await asyncio.wait_for(anext(frames), left)
+        except StopAsyncIteration:
+            return None
+        except TimeoutError:
+            raise self._error() from None
 
     def note(self, ticket: Ticket) -> None:
         """Note how far an upload is; enough progress begins a new window."""
@@ -80,7 +102,7 @@ class _Pace:
         if self._bytes >= WINDOW_BYTES:
             self._start, self._bytes = self._clock.monotonic(), 0
 
-    def error(self) -> Unavailable:
+    def _error(self) -> Unavailable:
         """Return what a sender is told that is too slow."""
         return Unavailable(
             f"the upload brought {self._bytes} bytes in {WINDOW_S:.0f} s, expected at least "
@@ -130,27 +152,23 @@ class Uploads:
             return self._spool(ticket, header)
 
         receiving = Receiving(_ANY, open_sink)
-        pace = _Pace(self.clock)
+        pace, loop = _Pace(self.clock), asyncio.get_running_loop()
         iterator = aiter(frames)
-        while True:
-            try:
-                frame = await asyncio.wait_for(anext(iterator), pace.left_s)
-            except StopAsyncIteration:
-                receiving.finish()
-                return found[0]
-            except TimeoutError:
-                raise pace.error() from None
-            if found and (found[0].stream is not stream or found[0].over):
-                raise Stale("another upload of the same work took its place, or the work is over")
-            await self._receive(receiving, frame)
-            pace.note(found[0])
-
-    async def _receive(self, receiving: Receiving, frame: bytes) -> None:
-        if len(frame) < _SMALL:
-            receiving.receive(frame)
-        else:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self.pool, receiving.receive, frame)
+        async with Lane(receiving.receive) as lane:
+            while (frame := await pace.next(iterator)) is not None:
+                if found and (found[0].stream is not stream or found[0].over):
+                    raise Stale("another upload of this work took its place, or the work is over")
+                if len(frame) < _SMALL or not found:
+                    await lane.drain()
+                    receiving.receive(frame)
+                elif limit(found[0]).size_bytes < LARGE:
+                    await loop.run_in_executor(self.pool, receiving.receive, frame)
+                else:
+                    await lane.put(frame)
+                pace.note(found[0])
+            await lane.drain()
+        receiving.finish()
+        return found[0]
 
     def _spool(self, ticket: Ticket, header: Header) -> SpoolFile:
         """Return where an upload's bytes go: after those of the same one that are there."""

@@ -129,6 +129,17 @@ class TorchTask:
         """
         return first_params(self._model, key.seed, self._device)
 
+    def module(self, params: Params) -> torch.nn.Module:
+        """Return the task's own module with a model in it, in evaluation mode.
+
+        It is the one that the task trains: copy it to keep it.
+
+        Raises:
+            WrongShape: `params` does not fit the model.
+        """
+        self._replica.load(params)
+        return self._replica.mode(training=False)
+
     def train(self, params: Params, data: Any, plan: Plan, key: Key) -> Update:
         """Train on `data` by the plan; report `train_loss`, the mean loss over the steps.
 

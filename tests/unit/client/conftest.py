@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from choral.client.settings import Local, Settings
 from choral.client.who import Unverified
 from choral.client.work import _Desk
 from choral.core.canonical import canonical_json
-from choral.core.errors import ChoralError, Stale, Unavailable
+from choral.core.errors import ChoralError, Refused, Stale, Unavailable
 from choral.core.keys import Key
 from choral.core.task import spec_of
 from choral.core.tensors import encode_tensors
@@ -24,6 +25,9 @@ from choral.core.transform import Chain
 from choral.crypto.signatures import SigningKey
 from choral.data import FolderSource
 from choral.federation.participant import Participant
+from choral.pki import authorities, coordinator, enrolment, requests, tls
+from choral.pki.certificates import pem
+from choral.pki.credentials import ClientFiles, ServerFiles, load_server
 from choral.pki.files import private_folder
 from choral.secagg.enrolment import Authority
 from choral.system import SystemClock, SystemRand
@@ -55,7 +59,8 @@ class Scripted:
         models: Digest to bytes.
         cut_download: Bytes after which the next download breaks, once.
         cut_upload: Frames after which the next upload breaks, once.
-        fail_joins: So many first calls find no coordinator.
+        fail_joins: So many first calls are answered by an error.
+        refuse_joins: That error; a refusal is for every call.
         sign: Whether receipts are signed with the key that clients know.
     """
 
@@ -67,6 +72,7 @@ class Scripted:
         self.models = {}
         self.cut_download = self.cut_upload = None
         self.fail_joins = 0
+        self.refuse_joins = None
         self.receipt_key = self.key
         self.joins, self.failures, self.evaluations = [], {}, []
         self.offsets, self.upload_offsets, self.frames = [], [], 0
@@ -108,9 +114,9 @@ class Scripted:
     async def join_round(self, request, context):
         self.joins.append(request)
         self.metadata = dict(context.invocation_metadata() or ())
-        if self.fail_joins:
+        if self.fail_joins or isinstance(self.refuse_joins, Refused):
             self.fail_joins -= 1
-            await self.abort(context, Unavailable("not ready"))
+            await self.abort(context, self.refuse_joins or Unavailable("not ready"))
         key = self.metadata.get("choral-signing-key-bin")
         if key is not None:
             await context.send_initial_metadata(
@@ -229,7 +235,7 @@ class Federation:
 
     def __init__(self, folder, make_plan):
         self.folder = folder
-        self.script = Scripted()
+        self.script, self.trainer = Scripted(), InProcess
         self.task = build("linear", input_dim=3)
         self.params = self.task.init(Key.root(1))
         self.data = folder / "data"
@@ -281,12 +287,14 @@ class Federation:
     def agent(self, client, address, *, policy=OPEN, child=False, clock=None, **changes):
         settings = self.settings(client, address, **changes)
         who = Unverified(client, address, settings.local.state)
-        agent = Agent(
-            settings, who=who, policy=policy, clock=clock or SystemClock(), rand=SystemRand()
+        return Agent(
+            settings,
+            who=who,
+            policy=policy,
+            clock=clock or SystemClock(),
+            rand=SystemRand(),
+            trainer=None if child else InProcess(settings.local),
         )
-        if not child:
-            agent._trainer = InProcess(settings.local)
-        return agent
 
     def expected(self, client, plan=None, *, task=None, params=None):
         """Return the contribution that a simulation makes for this client."""
@@ -329,3 +337,41 @@ def meet():
 def serve():
     """Return the context manager that runs a script's server."""
     return serving
+
+
+class Parties:
+    """Two authorities, a coordinator and clients with their files, made now: TLS reads the time."""
+
+    def __init__(self, folder):
+        self.folder, self.now = folder, datetime.now(UTC)
+        self.tls, self.enrolment = authorities.init(
+            folder / "authorities", federation="heart", at=self.now
+        )
+        coordinator.issue_coordinator(
+            self.tls,
+            folder / "coordinator",
+            names=["localhost", "127.0.0.1"],
+            enrolment_authority=self.enrolment.key.public,
+            at=self.now,
+        )
+
+    def party(self, id, *, enrolled=True):
+        folder = self.folder / id
+        request = requests.make_request(folder, id=id)
+        certificate = tls.sign(self.tls, request, at=self.now)
+        (folder / "certificate.pem").write_bytes(pem(certificate))
+        if enrolled:
+            made = enrolment.enrol(self.enrolment, request, at=self.now)
+            (folder / "enrolment.json").write_bytes(enrolment.write_enrolment(made))
+        federation = (self.folder / "coordinator/federation.json").read_bytes()
+        (folder / "federation.json").write_bytes(federation)
+        return ClientFiles.inside(folder)
+
+    def server(self):
+        return load_server(ServerFiles.inside(self.folder / "coordinator"), at=self.now)
+
+
+@pytest.fixture
+def parties(tmp_path):
+    (tmp_path / "pki").mkdir()
+    return Parties(tmp_path / "pki")

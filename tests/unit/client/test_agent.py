@@ -1,20 +1,22 @@
 """The agent against a scripted coordinator: rounds, refusals and failures."""
 
 import asyncio
+import importlib.util
 import os
+import pathlib
 import signal
 import socket
 import stat
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from choral.client.policy import OPEN, PolicyFile, policy_of
-from choral.client.work import personal_file
-from choral.core.errors import DataError, Refused, VersionMismatch
+from choral.client.work import personal_files
+from choral.core.errors import ChoralError, DataError, Refused, VersionMismatch
 from choral.core.tensors import decode_tensors
 from choral.wire.joining import Blob
+from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
 
 TASK = """
@@ -36,6 +38,15 @@ def own_task(federation, name, train, **changes):
     """Write a task of the site's own; return a plan for it."""
     (federation.folder / f"{name}.py").write_text(TASK.format(train=train))
     return replace(federation.plan, task=f"{name}:task", arguments="", **changes)
+
+
+def ended(pid):
+    """Return whether a process has ended, or only waits for whoever inherited it."""
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
 
 
 def only(script):
@@ -93,41 +104,64 @@ def test_metrics_that_must_not_leave_do_not(federation, meet):
     assert sent[: whole.vector.nbytes] == whole.vector.tobytes()
 
 
-def test_personal_tensors_stay_and_come_back(federation, meet, make_plan):
-    name = "personal_task"
-    (federation.folder / f"{name}.py").write_text(
-        "from choral.tasks.numpy import LinearTask\n"
-        "import numpy as np\n"
-        "from choral.core.params import Params\n"
-        "from dataclasses import replace\n"
-        "class Task(LinearTask):\n"
-        "    roles = {'bias': 'personal'}\n"
-        "    def train(self, params, data, plan, key):\n"
-        "        from choral.core.params import Spec\n"
-        "        from choral.core.update import Update\n"
-        "        kept = Params({'bias': params['bias'] + np.float32(1)})\n"
-        "        delta = np.full(3, float(params['bias'][0]), np.float32)\n"
-        "        return Update(delta, 4.0, {}, kept)\n"
-        "task = Task(input_dim=3)\n"
-    )
-    import importlib.util
+PERSONAL = """
+import numpy as np
+from choral.core.params import Params
+from choral.core.update import Update
+from choral.tasks.numpy import LinearTask
 
-    found = importlib.util.spec_from_file_location(
-        "personal_here", federation.folder / f"{name}.py"
-    )
+
+class Task(LinearTask):
+    roles = {"bias": "personal"}
+
+    def train(self, params, data, plan, key):
+        kept = Params({"bias": params["bias"] + np.float32(1)})
+        return Update(np.full(3, float(params["bias"][0]), np.float32), 4.0, {}, kept)
+
+
+task = Task(input_dim=3)
+"""
+
+
+def personal_plan(federation, make_plan):
+    """Return a plan for a task whose update is its personal bias, which grows by 1 a round."""
+    (federation.folder / "personal_task.py").write_text(PERSONAL)
+    plan = federation.with_model(make_plan(), load_task(federation), federation.params)
+    return replace(plan, task="personal_task:task", arguments="")
+
+
+def load_task(federation):
+    path = federation.folder / "personal_task.py"
+    found = importlib.util.spec_from_file_location("personal_here", path)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    plan = federation.with_model(
-        make_plan(), module.task, federation.params, task=f"{name}:task", arguments=""
-    )
+    return module.task
+
+
+def test_personal_tensors_stay_and_come_back(federation, meet, make_plan):
+    plan = personal_plan(federation, make_plan)
     tokens = [federation.script.assign("a", replace(plan, round=r)) for r in (1, 2)]
     meet(federation, "a")
     first, second = (federation.script.uploads[t] for t in tokens)
-    here = {"task": module.task, "params": federation.params}
-    assert first == federation.expected_bytes("a", replace(plan, round=1), **here)
+    task = load_task(federation)
+    assert first == federation.expected_bytes("a", plan, task=task)
     assert first != second
-    raw = personal_file(federation.folder / "state-a", plan.run_id).read_bytes()
-    assert decode_tensors(raw)["bias"] == np.float32(2)
+    found = personal_files(federation.folder / "state-a", plan.run_id)
+    kept = {r: float(decode_tensors(p.read_bytes())["bias"][0]) for r, p in found.items()}
+    assert kept == {1: 1.0, 2: 2.0}
+
+
+def test_a_round_that_is_tried_again_starts_from_the_same_personal_tensors(
+    federation, meet, make_plan
+):
+    plan = personal_plan(federation, make_plan)
+    again = [replace(plan, round=r, attempt=n) for r, n in ((1, 1), (2, 1), (2, 2), (3, 1))]
+    tokens = [federation.script.assign("a", p) for p in again]
+    meet(federation, "a")
+    first, second, repeated, third = (federation.script.uploads[t] for t in tokens)
+    assert second == repeated
+    assert len({first, second, third}) == 3
+    assert sorted(personal_files(federation.folder / "state-a", plan.run_id)) == [2, 3]
 
 
 # --- evaluation -----------------------------------------------------------------------------------
@@ -139,6 +173,19 @@ def test_it_measures_on_its_own_held_out_part(federation, meet):
     (found,) = federation.script.evaluations
     assert found.examples == 4  # a fifth of 20
     assert found.metrics["loss"] > 0
+
+
+def test_what_is_no_finite_number_is_not_reported(federation, meet):
+    plan = own_task(
+        federation,
+        "unmeasured_task",
+        "return None\n\n    def evaluate(self, params, data):\n"
+        "        return {'loss': float('nan'), 'accuracy': 0.5}",
+    )
+    federation.script.ask_evaluation("a", plan)
+    meet(federation, "a")
+    (found,) = federation.script.evaluations
+    assert found.metrics == {"accuracy": 0.5}
 
 
 def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet):
@@ -242,19 +289,20 @@ def test_a_child_that_was_killed_is_started_again(federation, meet):
 
 def test_training_ends_with_its_time_and_so_does_the_child(federation, meet):
     train = (
-        "import os, pathlib, threading\n"
-        "        pathlib.Path(__file__ + '.pid').write_text(str(os.getpid()))\n"
+        "import os, pathlib, subprocess, threading\n"
+        "        other = subprocess.Popen(['sleep', '600'])\n"
+        "        pids = f'{os.getpid()} {other.pid}'\n"
+        "        pathlib.Path(__file__ + '.pid').write_text(pids)\n"
         "        threading.Event().wait()"
     )
     plan = own_task(federation, "endless_task", train)
-    federation.script.assign("a", plan, deadline_s=5.0)
+    federation.script.assign("a", plan, deadline_s=3.0)
     token = federation.script.assign("a", replace(federation.plan, round=2))
     meet(federation, "a", child=True)
     assert len(federation.script.failures) == 1
     assert token in federation.script.uploads
-    pid = int((federation.folder / "endless_task.py.pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    for pid in (federation.folder / "endless_task.py.pid").read_text().split():
+        assert ended(int(pid))
 
 
 def test_data_that_cannot_be_used_ends_it_at_once(federation, meet):
@@ -285,7 +333,7 @@ def test_it_tries_until_the_coordinator_is_ready(federation, meet):
 def test_it_tries_until_the_coordinator_is_there(federation, serve):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % held.getsockname()[1]
+        address = f"127.0.0.1:{held.getsockname()[1]}"
     token = federation.script.assign("a", federation.plan)
 
     async def main():
@@ -304,6 +352,40 @@ def test_it_tries_until_the_coordinator_is_there(federation, serve):
 
     assert asyncio.run(main()).completed
     assert token in federation.script.uploads
+
+
+def test_a_coordinator_that_lets_it_not_in_ends_it(federation, meet):
+    federation.script.refuse_joins = Refused("the certificate was revoked")
+    with pytest.raises(Refused, match="revoked"):
+        meet(federation, "a")
+
+
+def test_a_fault_of_the_coordinators_is_waited_out(federation, meet):
+    federation.script.refuse_joins = ChoralError("the coordinator failed on this call")
+    federation.script.fail_joins = 1
+    (ended,) = meet(federation, "a")
+    assert ended.completed
+    assert len(federation.script.joins) == 2
+
+
+def test_it_comes_back_when_it_is_told_to(federation, serve):
+    back = pb.ComeBack(after_s=100.0, window_s=50.0, reason="a crowd")
+    federation.script.answers["a"].append(pb.JoinResponse(protocol_version=1, come_back=back))
+    rests = []
+
+    async def main():
+        async with serve(federation.script) as address:
+            agent = federation.agent("a", address)
+
+            async def rest(seconds):
+                rests.append(seconds)
+
+            agent._rest = rest
+            await agent.run(until_done=True)
+
+    asyncio.run(main())
+    (rest,) = rests
+    assert 100.0 <= rest <= 150.0
 
 
 def test_its_key_is_enrolled_and_the_coordinator_pinned(federation, meet):
