@@ -32,6 +32,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/docker-compose.yml
+	$(BIN)/shellcheck .ci/run scripts/*.sh deploy/compose/*.sh
 
 format: setup
 	$(BIN)/ruff check --fix .
