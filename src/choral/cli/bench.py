@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from choral.bench.secagg import bench_secagg
-from choral.bench.simulate import bench_simulate
 from choral.core.errors import ConfigError, NotBuilt, UnknownName, did_you_mean
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -126,10 +124,14 @@ def _options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _simulate(options: Mapping[str, Any]) -> dict[str, Any]:
+    from choral.bench.simulate import bench_simulate
+
     return bench_simulate(**options, say=lambda line: print(line, file=sys.stderr))
 
 
 def _secagg(options: Mapping[str, Any]) -> dict[str, Any]:
+    from choral.bench.secagg import bench_secagg
+
     with _Stages(Console(stderr=True, highlight=False)) as stages:
         return bench_secagg(**options, watch=stages)
 

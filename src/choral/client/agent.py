@@ -146,7 +146,7 @@ class Agent:
             raise DataError(found.message, details=found.details)
         if isinstance(found, Described):
             self._described = found
-        self._say(f"its data has {self._described.examples} examples to train on")
+        self._say(f"its data has {self._described.examples} examples")
 
     async def _connected(self, until_done: bool) -> Ended | None:
         """Work over one connection, until it breaks for good or a run has ended."""

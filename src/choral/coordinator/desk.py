@@ -104,6 +104,11 @@ class Desk:
             presence.holding -= 1
             presence.seen = self._clock.monotonic()
 
+    def wake(self) -> None:
+        """Let every held call end, since there will be nothing more to say."""
+        for presence in self.presences().values():
+            presence.wake()
+
     def _arrived(self, join: Join) -> Presence:
         now = self._clock.monotonic()
         presence = self._present.get(join.client)

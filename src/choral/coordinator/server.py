@@ -227,6 +227,7 @@ class Server:
                 await asyncio.wait_for(self._everybody_told(), linger_s)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self.runs.drain, GRACE_S)
+        self._desk.wake()
         await self._server.stop(grace=GRACE_S)
         self._pool.shutdown(wait=False, cancel_futures=True)
 

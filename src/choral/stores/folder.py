@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from choral.core.canonical import canonical_json, digest_of
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
@@ -26,7 +26,9 @@ from choral.core.ports import Lease
 from choral.core.release import Released
 from choral.core.tensors import encode_tensors
 from choral.stores.files import FolderBlobStore, sync_folder, write_durably
-from choral.stores.sqlite import SqliteRunStore
+
+if TYPE_CHECKING:
+    from choral.stores.sqlite import SqliteRunStore
 
 RESULT = "result.json"
 MODEL = "model.safetensors"
@@ -60,6 +62,8 @@ class RunFolder:
     def store(self) -> SqliteRunStore:
         """The run's log."""
         if self._store is None:
+            from choral.stores.sqlite import SqliteRunStore  # takes half a second
+
             self._store = SqliteRunStore(self.partial / DATABASE)
         return self._store
 

@@ -73,6 +73,8 @@ class RunLog:
         )
 
     def _evaluated(self, event: ev.Evaluated) -> None:
+        if not event.metrics:
+            return
         words = "  ".join(f"{k} {v:.4g}" for k, v in sorted(event.metrics.items()) if v is not None)
         self._say(
             logging.INFO,

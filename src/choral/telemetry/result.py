@@ -90,7 +90,7 @@ class Result:
             seed=setup.seed,
             strategy=setup.strategy.name,
             selection=setup.selector.name,
-            aggregation=setup.aggregation_json(),
+            aggregation=_aggregation(setup, identity),
             rounds=tuple(view.rounds),
             metrics=dict(view.metrics),
             client_metrics=dict(view.client_metrics),
@@ -166,6 +166,18 @@ class Result:
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror}") from None
         return target
+
+
+def _aggregation(setup: RunSetup, identity: str | None) -> dict[str, Any]:
+    """Return how updates became one.
+
+    Where nobody proves who the clients are, the coordinator could have invented some: it must be
+    honest for its sums to hide anything.
+    """
+    body = setup.aggregation_json()
+    if identity == "unverified" and "threat_model" in body:
+        body["threat_model"] = "semi-honest"
+    return body
 
 
 def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any]:
