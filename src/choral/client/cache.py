@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,8 +56,15 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class ModelCache:
     """Files of models; the ones that were used last stay.
+
+    What an earlier process left is believed once its digest has been looked at.
 
     Args:
         folder: Where they are.
@@ -66,6 +74,7 @@ class ModelCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
+        self._seen: set[str] = set()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def find(self, sha256: str) -> Path | None:
@@ -73,6 +82,10 @@ class ModelCache:
         path = self._folder / sha256
         if not path.is_file():
             return None
+        if sha256 not in self._seen and _digest(path) != sha256:
+            path.unlink()  # a crash of the machine took a part of it
+            return None
+        self._seen.add(sha256)
         os.utime(path)
         return path
 
@@ -82,10 +95,9 @@ class ModelCache:
 
     def complete(self, sha256: str) -> Path:
         """Take a download for whole; return its file. Those not used for longest make room."""
-        path, part = self._folder / sha256, self._folder / f"{sha256}.part"
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # a file that has its name is whole, after any crash
-        os.replace(part, path)
+        path = self._folder / sha256
+        os.replace(self._folder / f"{sha256}.part", path)
+        self._seen.add(sha256)
         held = sorted(
             (p for p in self._folder.iterdir() if p != path), key=lambda p: p.stat().st_mtime
         )

@@ -159,3 +159,10 @@ def test_a_receipt_that_somebody_else_signed_is_refused():
     signed = replace(mine, signature=other.sign(mine.stated()))
     with pytest.raises(Refused):
         check_receipt(signed, server=key.public, expected=mine)
+
+
+def test_a_model_that_a_crash_has_cut_is_fetched_again(federation, transfer, raw, tmp_path):
+    path = transfer(download(raw, tmp_path / "cache"))
+    path.write_bytes(raw[:-1])
+    assert transfer(download(raw, tmp_path / "cache")).read_bytes() == raw
+    assert federation.script.offsets == [0, 0]
