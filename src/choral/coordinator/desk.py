@@ -81,6 +81,7 @@ class Desk:
         self._lock = threading.Lock()
         self._present: dict[ClientId, Presence] = {}
         self._tickets: dict[bytes, Ticket] = {}
+        self._early: dict[ClientId, list[Ticket]] = {}
         self._watchers: list[Callable[[Message], None]] = []
 
     # --- on the loop ------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ class Desk:
         presence = self._present.get(join.client)
         changed = presence is None or presence.join != join or not self._available(presence, now)
         if presence is None:
-            presence = Presence(join, now)
+            presence = Presence(join, now, tickets=self._early.pop(join.client, []))
             with self._lock:
                 self._present[join.client] = presence
         presence.join, presence.seen = join, now
@@ -183,7 +184,9 @@ class Desk:
         for ticket in tickets:
             self._tickets[ticket.token] = ticket
             presence = self._present.get(ticket.client)
-            if presence is not None:
+            if presence is None:  # a run that goes on invites whom it had invited before
+                self._early.setdefault(ticket.client, []).append(ticket)
+            else:
                 presence.tickets.append(ticket)
                 presence.wake()
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +34,7 @@ from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.selection import Strata
 from choral.crypto.signatures import SigningKey
+from choral.pki import files, keys
 from choral.pki.credentials import ServerCredentials
 from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
 from choral.wire.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2
@@ -43,6 +43,8 @@ LOG: Final = logging.getLogger("choral.coordinator")
 THREADS: Final = 4
 GRACE_S: Final = 5.0
 UPLOADS: Final = "uploads"
+OWN_KEYS: Final = "unverified"
+"""Folder in the storage of a coordinator without certificates: its keys."""
 
 _CLIENT_CALLS: Final = {
     "join_round": "JoinRound",
@@ -127,7 +129,8 @@ class Server:
         if self._settings.credentials is not None:
             found = self._settings.credentials()
             return Keys(found.signing_key, found.federation.enrolment_authority)
-        signing, authority = SigningKey.random(self._rand), SigningKey.random(self._rand)
+        folder = self._settings.storage / OWN_KEYS
+        signing, authority = (own_key(folder / f"{name}.pem") for name in ("server", "authority"))
         self._welcome = Welcome(authority, signing.public)
         return Keys(signing, authority.public)
 
@@ -237,6 +240,14 @@ class Server:
             await asyncio.sleep(0.05)
 
 
+def own_key(path: Path) -> SigningKey:
+    """Return a signing key that stays the same as long as its file does; clients remember it."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write(path, keys.private_pem(keys.new_signing_key()), private=True)
+    return keys.load_signing_key(path)
+
+
 def tls_of(credentials: ServerCredentials) -> grpc.ServerCredentials:
     """Return TLS that lets in only whom the federation's authority has signed."""
     tls = credentials.tls
@@ -245,8 +256,3 @@ def tls_of(credentials: ServerCredentials) -> grpc.ServerCredentials:
         root_certificates=tls.authority,
         require_client_auth=True,
     )
-
-
-def now() -> datetime:
-    """Return the time, for dates in certificates."""
-    return datetime.now(UTC)

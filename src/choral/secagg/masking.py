@@ -73,14 +73,19 @@ class Accumulator:
 
     Args:
         context: Of the attempt.
+
+    Attributes:
+        count: How many vectors are in it.
+        total: Their sum.
     """
 
-    __slots__ = ("_ring", "_size", "_whole", "total")
+    __slots__ = ("_ring", "_size", "_whole", "count", "total")
 
     def __init__(self, context: Context) -> None:
         self._ring = context.encoding.ring
         self._size = context.encoding.size
         self._whole = True
+        self.count = 0
         self.total: RingVector = self._ring.zeros(self._size)
 
     def add(self, chunks: Source, content: bytes) -> None:
@@ -114,6 +119,7 @@ class Accumulator:
             if isinstance(error, ChoralError) and not isinstance(error, Breach):
                 raise Breach(Reason.WRONG_VECTOR, error.message) from None
             raise
+        self.count += 1
         self._whole = True
 
     def _packed(self, chunk: RingVector, start: int) -> tuple[memoryview, int]:

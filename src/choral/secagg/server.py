@@ -289,6 +289,8 @@ class Server:
     def _seal(self, _: Close) -> ServerCommands:
         if self._short():
             return self._abort("too_few_vectors")
+        if self._sum is None or self._sum.count != len(self.answered):  # an interrupt between both
+            return self._abort("spoiled_sum")
         cohort = self._having()
         for dealer in sorted(self._bundles):
             near = self.answered.intersection(cohort.closed(dealer))
