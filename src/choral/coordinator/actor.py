@@ -10,6 +10,7 @@ import heapq
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -33,7 +34,14 @@ from choral.coordinator.tickets import (
 )
 from choral.coordinator.transfers import WINDOW_S
 from choral.core.aggregation import Secure
-from choral.core.errors import ChoralError, PlanError, Stale, UpdateRejected, by_code
+from choral.core.errors import (
+    ChoralError,
+    ConfigError,
+    PlanError,
+    Stale,
+    UpdateRejected,
+    by_code,
+)
 from choral.core.params import ClientId, Params
 from choral.core.plan import Plan
 from choral.core.ports import Clock, Observer, Rand
@@ -53,6 +61,8 @@ from choral.wire.receipts import Receipt
 TOKEN_BYTES: Final = 16
 RENEWAL_S: Final = 2.0
 """How often a deadline that has passed looks whether uploads still make progress."""
+LONGEST_S: Final = 3600.0
+"""Longest time to wait at once: the system has no word for some of those that people can write."""
 EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
 
@@ -157,6 +167,8 @@ class Actor:
         self._evaluating: _Pending | None = None
         self._model_bytes = 0
         self._took_part: set[ClientId] = set()
+        self._quorums: dict[int, int] = {}
+        self._over = False
         self.conductor = Conductor(
             setup,
             participant=participant,
@@ -173,8 +185,18 @@ class Actor:
         return frozenset(self._took_part)
 
     def post(self, message: Message) -> None:
-        """Tell the run something; from any thread."""
+        """Tell the run something; from any thread. Uploads for one that is over are refused."""
         self._inbox.put(message)
+        if self._over:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Answer what nobody will look at any more."""
+        with suppress(queue.Empty):
+            while True:
+                message = self._inbox.get_nowait()
+                if isinstance(message, Arrived):
+                    message.reply(Stale("the run is over"))
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -203,6 +225,8 @@ class Actor:
             self._world.desk.unwatch(self.post)
             self._retire()
             self._world.desk.forget(self._before)
+            self._over = True
+            self._turn_away()
 
     def _do(self, command: ev.Command) -> ev.Event | None:
         own = _DO.get(type(command))
@@ -224,7 +248,7 @@ class Actor:
                 return [event]
         left = max(0.0, self._timers[0][0] - now) if self._timers else None
         try:
-            message = self._inbox.get(timeout=left)
+            message = self._inbox.get(timeout=None if left is None else min(left, LONGEST_S))
         except queue.Empty:
             return []
         return list(_TAKE[type(message)](self, message))
@@ -255,12 +279,16 @@ class Actor:
             if verdict.again_s is not None:
                 self._later(verdict.again_s, self._try_to_choose)
             return None
-        self._choosing, self._asked = None, False
-        self._opened_at = self._world.clock.monotonic()
         draft = Draft(command.round, command.attempt, min(wanted, len(ids)))
         key = setup.key.fold("selection", command.round, command.attempt)
         history = self.conductor.machine.history
-        clients = setup.selector(self._population, draft, history, key)
+        try:
+            clients = setup.selector(self._population, draft, history, key)
+        except ConfigError as error:  # labels are clients' own words: others may come
+            self.waiting = f"no cohort can be chosen of those who are there: {error}"
+            return None
+        self._choosing, self._asked = None, False
+        self._opened_at = self._world.clock.monotonic()
         return ev.CohortChosen(command.round, command.attempt, tuple(clients))
 
     def _look_around(self) -> None:
@@ -293,11 +321,13 @@ class Actor:
 
     def _quorum(self, clients: int) -> int:
         """Return how many of so many invited clients a round needs; more where it cannot be."""
-        try:
-            cohort = self._setup.policy.round.cohort(tuple(map(ClientId, map(str, range(clients)))))
-        except PlanError:
-            return clients + 1
-        return cohort.quorum
+        if clients not in self._quorums:
+            names = tuple(ClientId(str(i)) for i in range(clients))
+            try:
+                self._quorums[clients] = self._setup.policy.round.cohort(names).quorum
+            except PlanError:
+                self._quorums[clients] = clients + 1
+        return self._quorums[clients]
 
     # --- a round ----------------------------------------------------------------------------------
 
@@ -444,6 +474,11 @@ class Actor:
         attempt = self.conductor.attempt
         return attempt if attempt is not None and attempt.plan is ticket.plan else None
 
+    def _known(self, client: ClientId) -> bool:
+        """Return whether the round has heard how a client's work ended."""
+        round_ = self.conductor.machine.round
+        return round_ is not None and (client in round_.failed or client in round_.accepted)
+
     def _seen(self, _: Seen) -> Iterable[ev.Event]:
         event = self._try_to_choose()
         return () if event is None else (event,)
@@ -494,9 +529,7 @@ class Actor:
             return
         client = message.ticket.client
         failed = attempt.sum.said(client, message.body)
-        round_ = self.conductor.machine.round
-        known = round_ is not None and (client in round_.failed or client in round_.accepted)
-        if failed is not None and not known:
+        if failed is not None and not self._known(client):
             message.ticket.done = True
             yield self.conductor.note_failed(message.ticket.plan, failed)
         outcome = self._outcome(attempt)
@@ -516,7 +549,9 @@ class Actor:
         if attempt is None:
             return
         attempt.sum.lose(client)
-        yield self.conductor.note_failed(ticket.plan, Failed(client, message.code, message.message))
+        if not self._known(client):
+            failed = Failed(client, message.code, message.message)
+            yield self.conductor.note_failed(ticket.plan, failed)
         outcome = self._outcome(attempt)
         if outcome is not None:
             yield outcome

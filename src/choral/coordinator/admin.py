@@ -9,21 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from choral.config.build import Place
-from choral.config.federation import parse
 from choral.coordinator.access import Caller, check, check_owner, may_touch
 from choral.coordinator.callers import Callers
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.runs import Run, Runs
 from choral.coordinator.service import STATUS
+from choral.coordinator.submissions import submitted
 from choral.coordinator.tickets import Open, Stop
-from choral.core.errors import Malformed, UnknownName, did_you_mean
+from choral.core.errors import UnknownName, did_you_mean
 from choral.core.ports import Clock
 from choral.wire.rpc import Context
 from choral.wire.v1 import admin_pb2 as pb
 from choral.wire.versions import PROTOCOL_VERSION, check_version
 
-MAX_FILE: Final = 1 << 20
 POLL_S: Final = 0.25
 
 
@@ -79,15 +78,7 @@ class AdminService:
     ) -> pb.CreateRunResponse:
         """Begin a run."""
         caller = self._caller("CreateRun", request, context)
-        if len(request.federation_json) > MAX_FILE:
-            raise Malformed(f"a federation of {len(request.federation_json)} bytes")
-        try:
-            body = json.loads(request.federation_json)
-        except ValueError:
-            raise Malformed("federation_json is no JSON") from None
-        if not isinstance(body, dict):
-            raise Malformed("federation_json is no JSON object")
-        file = parse(body, where="the submitted federation")
+        file = submitted(request.federation_json)
         loop = asyncio.get_running_loop()
         run = await loop.run_in_executor(
             self._pool,

@@ -208,7 +208,7 @@ class Desk:
             ticket.over = True
             ticket.bell.set()
             if ticket.upload is not None:
-                ticket.upload[0].discard()
+                ticket.upload[0].close()
                 ticket.upload = None
 
     def forget(self, tickets: Iterable[Ticket]) -> None:

@@ -15,7 +15,7 @@ from choral._version import __version__
 from choral.config.build import Deployed, Place, build_setup, name_of
 from choral.config.federation import FederationFile, parse
 from choral.config.fresh import new_run_id, seed_or_drawn
-from choral.coordinator.actor import Actor, World
+from choral.coordinator.actor import LONGEST_S, Actor, World
 from choral.coordinator.desk import Farewell
 from choral.coordinator.gate import Trigger
 from choral.coordinator.population import Population
@@ -35,6 +35,9 @@ from choral.wire.joining import Join
 
 ENGINE: Final = "grpc"
 """What results call a deployment."""
+
+MAX_CLIENTS: Final = 1_000_000
+"""Most clients that a round can ask for."""
 
 ANY_TASK: Final = "*"
 """What a client offers whose site allows every task."""
@@ -120,9 +123,10 @@ class Runs:
         self._observers = observers
         self._lock = threading.Lock()
         self._runs: dict[str, Run] = {}
-        self._requests: dict[str, str] = {}
+        self._requests: dict[tuple[str, str], str] = {}
+        self._submitting = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._models: dict[str, Path] = {}
+        self._models: dict[tuple[str, str], Path] = {}
 
     # --- from outside -----------------------------------------------------------------------------
 
@@ -135,27 +139,30 @@ class Runs:
         """Return a run, None where there is none of this name."""
         return self._runs.get(run_id)
 
-    def model(self, sha256: str) -> Path | None:
-        """Return the file of a model that can be downloaded now."""
-        return self._models.get(sha256)
+    def model(self, run_id: str, sha256: str) -> Path | None:
+        """Return the file of a run's model that can be downloaded now."""
+        return self._models.get((run_id, sha256))
 
     def submit(
         self, file: FederationFile, place: Place, *, owner: str, request_id: str = ""
     ) -> Run:
-        """Begin a run; the same request begins no second one.
+        """Begin a run; the same request of the same owner begins no second one.
 
         Raises:
             ConfigError: It cannot work; nothing was begun.
         """
-        with self._lock:
-            known = self._runs.get(self._requests.get(request_id, ""))
-        if request_id and known is not None:
-            return known
-        file = file.model_copy(update={"seed": seed_or_drawn(file.seed)})
-        self._setup(file, place, Population(), self._size(file) or 3)
-        now = datetime.now(UTC).timestamp()
-        run = Run(new_run_id(name_of(file, place)), owner, file, place, now)
-        return self._begin(run, request_id)
+        with self._submitting:
+            known = self._requests.get((owner, request_id)) if request_id else None
+            if known is not None:
+                return self._runs[known]
+            file = file.model_copy(update={"seed": seed_or_drawn(file.seed)})
+            self._setup(file, place, Population(), self._size(file) or 3)
+            trigger_of(file)
+            now = datetime.now(UTC).timestamp()
+            run = Run(new_run_id(name_of(file, place)), owner, file, place, now)
+            if request_id:
+                self._requests[owner, request_id] = run.id
+            return self._begin(run)
 
     def resume(self, file: FederationFile, place: Place, *, owner: str) -> Run | None:
         """Go on with the newest unfinished run of this file, if there is one."""
@@ -172,7 +179,7 @@ class Runs:
             whole = parse(dict(header["federation"]), where=str(folder))
             now = float(header.get("created", 0.0))
             run = Run(folder.name.removesuffix(".partial"), owner, whole, place, now, resumed=True)
-            return self._begin(run, "")
+            return self._begin(run)
         return None
 
     def drain(self, timeout_s: float) -> None:
@@ -184,12 +191,10 @@ class Runs:
 
     # --- a run's thread ---------------------------------------------------------------------------
 
-    def _begin(self, run: Run, request_id: str) -> Run:
+    def _begin(self, run: Run) -> Run:
         thread = threading.Thread(target=self._drive, args=(run,), name=run.id, daemon=True)
         with self._lock:
             self._runs[run.id] = run
-            if request_id:
-                self._requests[request_id] = run.id
             self._threads.append(thread)
         thread.start()
         return run
@@ -278,7 +283,8 @@ class Runs:
                 run.reason = f"waiting for clients: {found} are there, at least {least} are needed"
                 before = found
                 try:
-                    message = run.inbox.get(timeout=trigger.settle_s if found >= least else None)
+                    settle_s = min(trigger.settle_s, LONGEST_S) if found >= least else None
+                    message = run.inbox.get(timeout=settle_s)
                 except queue.Empty:
                     continue
                 before = -1
@@ -316,12 +322,12 @@ class Runs:
             if digest != params.sha256:
                 raise StoreError(f"the model of {run.id} was stored under another digest")
             path = folder / "blobs" / digest
-            self._models[digest] = path
+            self._models[run.id, digest] = path
             if digest not in published:
                 published.append(digest)
             while len(published) > 2:
                 old = published.pop(0)
-                self._models.pop(old, None)
+                self._models.pop((run.id, old), None)
                 blobs.delete(old)
             return path.stat().st_size
 
@@ -345,7 +351,8 @@ class Runs:
             identity="verified" if self._terms.verified else "unverified",
         )
         view = conductor.view
-        self._models = {d: p for d, p in self._models.items() if p.parent.parent != folder.partial}
+        for name in [name for name in self._models if name[0] == run.id]:
+            self._models.pop(name, None)
         if view.status == "completed":
             origin = lineage(result, setup, conductor.first_sha256)
             path = folder.complete(result.to_json(), conductor.released, origin)
@@ -368,6 +375,8 @@ class Runs:
             return len(roster)
         if asked is None or asked < 1:
             return None
+        if asked > MAX_CLIENTS:
+            raise ConfigError(f"clients_per_round {asked}: expected at most {MAX_CLIENTS}")
         return int(asked)
 
     def _setup(
@@ -377,13 +386,15 @@ class Runs:
 
     def _suits(self, setup: RunSetup) -> Callable[[Join], str]:
         """Return what says why a client does not suit a run; nothing where it does."""
-        roster, task = self._terms.roster, setup.task_name
+        roster, task, by = self._terms.roster, setup.task_name, setup.strata
 
         def suits(join: Join) -> str:
             if roster is not None and join.client not in roster:
                 return "it is not on the coordinator's list of clients"
             if task not in join.tasks and ANY_TASK not in join.tasks:
                 return f"its site does not allow the task `{task}`"
+            if by is not None and by not in {**join.strata, **(roster or {}).get(join.client, {})}:
+                return f"it has no label `{by}`, and clients are chosen by it"
             return ""
 
         return suits

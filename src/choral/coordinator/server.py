@@ -23,7 +23,7 @@ from choral.coordinator.admin import AdminService
 from choral.coordinator.callers import by_certificate, by_word
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
-from choral.coordinator.guard import Guarded
+from choral.coordinator.guard import Guarded, Reading
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
@@ -121,7 +121,7 @@ class Server:
             observers=self._observers,
         )
         self._service = self._coordinator()
-        self._server = aio.server(options=_OPTIONS)
+        self._server = aio.server(options=_OPTIONS, interceptors=(Reading(),))
         self._health = health_aio.HealthServicer()
 
     def _own_keys(self) -> Keys:

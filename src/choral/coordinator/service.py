@@ -16,7 +16,16 @@ from choral.coordinator.tickets import Arrived, GaveUp, Reported, Said, Ticket, 
 from choral.coordinator.transfers import Uploads, model_frames, model_header
 from choral.coordinator.welcome import Welcome
 from choral.core.aggregation import RingGrid
-from choral.core.errors import ChoralError, Malformed, OutOfOrder, Refused, Stale
+from choral.core.errors import (
+    ChoralError,
+    ClientError,
+    Malformed,
+    OutOfOrder,
+    OutOfRange,
+    Refused,
+    Stale,
+    by_code,
+)
 from choral.core.params import ClientId, Spec
 from choral.core.ports import Clock
 from choral.wire.contributions import contribution_limit, masked_bytes
@@ -42,6 +51,9 @@ MAX_BODY: Final = 4 << 20
 """Bytes of a message of secure aggregation."""
 MAX_TEXT: Final = 500
 """Characters of a client's own words."""
+MAX_METRIC: Final = 1e30
+MAX_EXAMPLES: Final = 1 << 40
+"""What a client can have measured, over how many examples: their pool stays a finite number."""
 
 STATUS: Final = {
     "waiting": run_pb2.RUN_STATUS_WAITING,
@@ -61,7 +73,7 @@ class Service:
         callers: Says who calls.
         welcome: Enrols clients that have no certificate, where that is allowed.
         uploads: Takes uploads.
-        model: From a digest to the file of a model.
+        model: From a run and a digest to the file of a model.
         spec: From a run to the schema of its model.
         clock: Time.
         pool: Threads for checksums and disk.
@@ -74,7 +86,7 @@ class Service:
         callers: Callers,
         welcome: Welcome | None,
         uploads: Uploads,
-        model: Callable[[str], Path | None],
+        model: Callable[[str, str], Path | None],
         spec: Callable[[str], Spec | None],
         clock: Clock,
         pool: ThreadPoolExecutor,
@@ -156,7 +168,7 @@ class Service:
         ticket = self._desk.ticket(request.token, ClientId(caller.id))
         if request.sha256 != ticket.model_sha256:
             raise Refused("another model than that of the work", hint="ask for `model_sha256`")
-        path = self._model(ticket.model_sha256)
+        path = self._model(ticket.plan.run_id, ticket.model_sha256)
         if path is None:
             raise Stale("this model is no longer given out")
         if request.offset > ticket.model_bytes:
@@ -173,7 +185,6 @@ class Service:
             frames, lambda token: self._desk.ticket(token, client), self._limits
         )
         receipt = ticket.receipt or await self._deliver(ticket)
-        ticket.receipt = receipt
         return pb.UpdateAck(protocol_version=PROTOCOL_VERSION, receipt=receipt_to_proto(receipt))
 
     def _limits(self, ticket: Ticket) -> Limits:
@@ -188,25 +199,24 @@ class Service:
         return Limits(frozenset({Kind.CONTRIBUTION}), contribution_limit(spec), chunk_least=1)
 
     async def _deliver(self, ticket: Ticket) -> Receipt:
-        """Hand a whole upload to its run, and wait for what it says."""
-        if ticket.upload is None:
-            raise Stale("the work is over")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Receipt | ChoralError] = loop.create_future()
+        """Hand a whole upload to its run, and wait for what it says.
 
-        def settle(found: Receipt | ChoralError) -> None:
-            if not answer.done():
-                answer.set_result(found)
+        The run is asked once: a call that was cut meanwhile is no reason to add it again.
+        """
+        if ticket.answer is None:
+            if ticket.upload is None:
+                raise Stale("the work is over")
+            upload, header = ticket.upload
+            loop = asyncio.get_running_loop()
+            ticket.answer = loop.create_future()
 
-        def reply(found: Receipt | ChoralError) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, found)
+            def reply(found: Receipt | ChoralError) -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_settle, ticket, found)
 
-        upload, header = ticket.upload
-        ticket.post(Arrived(ticket, upload, header, reply))
-        found = await answer
+            ticket.post(Arrived(ticket, upload, header, reply))
+        found = await asyncio.shield(ticket.answer)
         if isinstance(found, ChoralError):
-            ticket.upload = None
             raise found
         return found
 
@@ -255,9 +265,12 @@ class Service:
         caller = self._caller("ReportFailure", context)
         check_version(request.protocol_version)
         ticket = self._desk.ticket(request.token, ClientId(caller.id))
-        code = request.code if request.code.isidentifier() else "client_error"
+        known = by_code(request.code)
+        code = ClientError.code if known is ChoralError else known.code
         ticket.done = True
-        ticket.post(GaveUp(ticket, code[:64], _printable(request.message)))
+        if not ticket.gave_up:
+            ticket.gave_up = True
+            ticket.post(GaveUp(ticket, code, _printable(request.message)))
         return pb.Ack(protocol_version=PROTOCOL_VERSION)
 
     async def report_evaluation(self, request: pb.Evaluation, context: Context) -> pb.Ack:
@@ -267,9 +280,27 @@ class Service:
         ticket = self._desk.ticket(found.token, ClientId(caller.id))
         if ticket.use is not Use.EVALUATE:
             raise Malformed("an evaluation for work that is none")
+        largest = max(map(abs, found.metrics.values()), default=0.0)
+        if largest > MAX_METRIC or found.examples > MAX_EXAMPLES:
+            raise OutOfRange(
+                f"an evaluation with {largest:g} over {found.examples} examples, expected up to "
+                f"{MAX_METRIC:g} over {MAX_EXAMPLES}"
+            )
         ticket.done = True
         ticket.post(Reported(ticket, dict(found.metrics), found.examples))
         return pb.Ack(protocol_version=PROTOCOL_VERSION)
+
+
+def _settle(ticket: Ticket, found: Receipt | ChoralError) -> None:
+    """Note what a run said of an upload, whether or not the call that brought it still waits."""
+    answer = ticket.answer
+    if answer is None or answer.done():
+        return
+    if isinstance(found, ChoralError):
+        ticket.upload = ticket.answer = None
+    else:
+        ticket.receipt = found
+    answer.set_result(found)
 
 
 def _printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from choral.core.errors import StoreError, Truncated
+from choral.core.errors import Stale, StoreError, Truncated
 
 BLOCK_BYTES: Final = 1 << 20
 
@@ -21,11 +22,13 @@ class SpoolFile:
         path: The file; made when the first byte comes.
     """
 
-    __slots__ = ("_held", "path")
+    __slots__ = ("_closed", "_held", "_lock", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held = 0
+        self._lock = threading.Lock()
+        self._closed = False
 
     def held(self) -> int:
         """Return the number of bytes held, from the first."""
@@ -39,22 +42,35 @@ class SpoolFile:
         """Hold more bytes.
 
         Raises:
+            Stale: Nobody wants them any more.
             StoreError: They cannot be written, such as on a full disk.
         """
-        try:
-            with self.path.open("r+b" if self._held else "wb", buffering=0) as file:
-                file.seek(offset)
-                file.write(data)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to {self.path.parent}: {error.strerror}", hint="make room"
-            ) from None
-        self._held = offset + data.nbytes
+        with self._lock:
+            if self._closed:
+                raise Stale("the work of this upload is over")
+            try:
+                with self.path.open("r+b" if self._held else "wb", buffering=0) as file:
+                    file.seek(offset)
+                    while data.nbytes:
+                        written = file.write(data)
+                        offset, data = offset + written, data[written:]
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write to {self.path.parent}: {error.strerror}", hint="make room"
+                ) from None
+            self._held = offset
 
     def discard(self) -> None:
-        """Let go of all bytes."""
-        self._held = 0
-        self.path.unlink(missing_ok=True)
+        """Let go of all bytes; others may come."""
+        with self._lock:
+            self._held = 0
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of all bytes for good; a thread that still has some writes them nowhere."""
+        self.discard()
+        self._closed = True
+        self.discard()
 
     def blocks(self, start: int, stop: int, *, size: int = BLOCK_BYTES) -> Iterator[bytes]:
         """Yield the bytes from `start` up to `stop`, in blocks of at most `size`."""

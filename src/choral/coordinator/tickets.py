@@ -45,9 +45,11 @@ class Ticket:
         bell: Rings when there is something in the mailbox, or nothing will come.
         upload: The bytes that came so far, with what was declared of them.
         receipt: What was signed for the upload.
+        answer: What its run says of the whole upload, once it was asked.
+        gave_up: The client has said that it will not do it.
         stream: The call that brings it now; an older one of the same work gives way.
-        moved: When it last made progress, on the coordinator's clock.
-        moved_bytes: How far it was then.
+        moved: When it last made progress that renews a deadline, on the coordinator's clock.
+        moved_bytes: How far it was then; what is sent once more is no progress.
     """
 
     token: bytes
@@ -65,6 +67,8 @@ class Ticket:
     bell: asyncio.Event = field(default_factory=asyncio.Event)
     upload: tuple[SpoolFile, Header] | None = None
     receipt: Receipt | None = None
+    answer: asyncio.Future[Receipt | ChoralError] | None = None
+    gave_up: bool = False
     stream: object = None
     moved: float = -math.inf
     moved_bytes: int = 0

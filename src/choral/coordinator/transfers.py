@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,9 +37,13 @@ async def model_frames(
 
     Raises:
         CorruptBlob: The file is shorter than announced.
+        Stale: It is gone: its run went on.
     """
     loop = asyncio.get_running_loop()
-    handle = await loop.run_in_executor(pool, os.open, path, os.O_RDONLY)
+    try:
+        handle = await loop.run_in_executor(pool, os.open, path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise Stale("this model is no longer given out") from None
     try:
         yield header_frame(header)
         chunks = _chunks(handle, header)
@@ -76,6 +81,7 @@ class _Pace:
         self._clock = clock
         self._start = clock.monotonic()
         self._bytes = 0
+        self._held: int | None = None
 
     async def next(self, frames: AsyncIterator[bytes]) -> bytes | None:
         """Return the next frame, None at the end.
@@ -92,15 +98,21 @@ class _Pace:
             raise self._error() from None
 
     def note(self, ticket: Ticket) -> None:
-        """Note how far an upload is; enough progress begins a new window."""
+        """Note how far an upload is; enough progress begins a new window.
+
+        A round's deadline is renewed when an upload begins, and then by every `WINDOW_BYTES` beyond
+        what was held before. So nobody holds a round open by dripping or by beginning anew.
+        """
         if ticket.upload is None:
             return
-        held = ticket.upload[0].held()
-        if held > ticket.moved_bytes:
-            self._bytes += held - ticket.moved_bytes
-            ticket.moved_bytes, ticket.moved = held, self._clock.monotonic()
+        held, now = ticket.upload[0].held(), self._clock.monotonic()
+        self._bytes += max(0, held - self._held) if self._held is not None else 0
+        self._held = held
+        first = ticket.moved == -math.inf
+        if first or held >= ticket.moved_bytes + WINDOW_BYTES:
+            ticket.moved, ticket.moved_bytes = now, held
         if self._bytes >= WINDOW_BYTES:
-            self._start, self._bytes = self._clock.monotonic(), 0
+            self._start, self._bytes = now, 0
 
     def _error(self) -> Unavailable:
         """Return what a sender is told that is too slow."""
@@ -182,7 +194,6 @@ class Uploads:
             spool.discard()
         spool = SpoolFile(self.folder / f"{ticket.token.hex()}.upload")
         ticket.upload = spool, header
-        ticket.moved_bytes = 0
         return spool
 
 

@@ -64,7 +64,7 @@ class Recovery:
         self._cohort = cohort
         self._bundles = bundles
         self._alive = alive
-        self._good: dict[str, list[Good]] = {dealer: [] for dealer in bundles}
+        self._good: dict[str, dict[int, Good]] = {dealer: {} for dealer in bundles}
 
     def take(self, m: Unmask, *, without: Collection[str]) -> tuple[Breach, ...]:
         """Keep the good shares of a holder; return what is wrong with the others.
@@ -85,7 +85,7 @@ class Recovery:
             except Breach as breach:
                 wrong.append(breach)
                 continue
-            self._good[dealer].append(good)
+            self._good[dealer][good.position] = good  # once, should an interrupt bring it twice
         owed = (d for d in self._cohort.closed(m.client) if d in self._bundles)
         missing = [d for d in owed if d not in seen and d not in without]
         if missing:
@@ -171,7 +171,7 @@ class Recovery:
         for dealer in dealers:
             if len(self._good[dealer]) < t:
                 raise TooFewShares(dealer)
-            used[dealer] = sorted(self._good[dealer])[:t]
+            used[dealer] = sorted(self._good[dealer].values())[:t]
             groups.setdefault(tuple([g.position for g in used[dealer]]), []).append(dealer)
         found: dict[str, Secret | None] = {}
         for group in groups.values():

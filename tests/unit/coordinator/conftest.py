@@ -196,7 +196,7 @@ class Site:
 def served(pki, tmp_path):
     """Return what runs a coroutine with a coordinator that is there meanwhile."""
 
-    def run(test, clock=None, **changes):
+    def run(test, clock=None, limit_s=60, **changes):
         async def whole():
             async with contextlib.AsyncExitStack() as channels:
                 server = Server(
@@ -214,7 +214,7 @@ def served(pki, tmp_path):
                 )
                 await server.start()
                 try:
-                    return await asyncio.wait_for(test(Site(server, pki, channels)), 60)
+                    return await asyncio.wait_for(test(Site(server, pki, channels)), limit_s)
                 finally:
                     await server.stop()
 
