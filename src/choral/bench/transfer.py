@@ -176,7 +176,7 @@ def _service(job: _Job, credentials: Any) -> Service:
         callers=by_certificate(lambda: credentials, clock),
         welcome=None,
         uploads=Uploads(uploads, clock, pool),
-        model=lambda sha256: job.model,
+        model=lambda run_id, sha256: job.model,
         spec=lambda run_id: spec,
         clock=clock,
         pool=pool,
