@@ -328,8 +328,8 @@ class Server:
         self._verify(m.client, statements.unmask(self._having().h1, m), m.signature)
         without = {about for by, about in self._accused if by == m.client}
         wrong = self._recovery.take(m, without=without)
-        told = tuple(Reject(m.client, b.reason, b.about or m.client) for b in wrong)
-        return (*told, *self._answer(m.client))
+        told = [Reject(m.client, b.reason, b.about or m.client) for b in wrong]
+        return (*dict.fromkeys(told), *self._answer(m.client))  # each once, however many shares
 
     def _finish(self, _: Close) -> ServerCommands:
         if self._recovery is None or self._sum is None:

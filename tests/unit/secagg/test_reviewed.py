@@ -19,7 +19,7 @@ from choral.secagg.graph import Graph
 from choral.secagg.masking import Accumulator, Spoiled
 from choral.secagg.parameters import Parameters, Suite, ThreatModel, find, verify
 from choral.secagg.refusals import Breach, Reason
-from choral.secagg.server import Phase
+from choral.secagg.server import Phase, Server
 from choral.secagg.shares import Held
 from choral.secagg.site import Once
 from choral.testing.fakes import SeededRand
@@ -298,6 +298,73 @@ def test_an_interrupt_while_adding_leaves_no_sum_that_could_be_used(world):
         sums.add(interrupted, content)
     with pytest.raises(Spoiled):
         sums.add(lambda: [whole], content)
+
+
+def interrupted(w, step, cut):
+    """Run up to `step`; its second message is cut short. Return that and the later ones."""
+    held = []
+
+    def forward(client, m):
+        if isinstance(m, step):
+            held.append(w.event(client, m))
+            return None
+        return m
+
+    w.forward = forward
+    w.server_does(w.server.receive(cmd.Start()))
+    w.forward = lambda client, m: m
+    w.server_does(w.server.receive(held[0]))
+    cut()
+    with pytest.raises(KeyboardInterrupt):
+        w.server.receive(held[1])
+    return held[1:]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_interrupt_between_adding_and_noting_who_was_added_gives_no_sum(world, again):
+    w = world(4)
+
+    class Cut(dict):
+        def __setitem__(self, client, content):
+            raise KeyboardInterrupt
+
+    def cut():
+        w.server._digests = Cut(w.server._digests)
+
+    first, *others = interrupted(w, msg.Masked, cut)
+    w.server._digests = dict(w.server._digests)
+    for event in (first if again else cmd.Lost("c001"), *others):
+        w.server_does(w.server.receive(event))
+    assert w.summed is None
+    assert w.abandoned == cmd.Abandon("spoiled_sum", ())
+
+
+def test_an_interrupt_between_keeping_shares_and_noting_whose_blames_nobody(world, monkeypatch):
+    w = world(4)
+
+    def stop(server, client):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        held = interrupted(w, msg.Unmask, lambda: patch.setattr(Server, "_answer", stop))
+    for event in held:
+        w.server_does(w.server.receive(event))
+    assert not w.abandoned
+    w.assert_exact()
+
+
+def test_a_holder_of_many_bad_shares_is_named_once_for_each_reason(world):
+    w = world(4)
+
+    def forward(client, m):
+        if isinstance(m, msg.Unmask) and client == "c001":
+            more = replace(m, revealed=m.revealed + 100 * m.revealed[:1])
+            return replace(more, signature=w.keys[client].sign(statements.unmask(w.h1, more)))
+        return m
+
+    w.forward = forward
+    w.run().assert_exact()
+    assert w.rejected == [("c001", Reason.REPEATED_ID, "c001")]
 
 
 def test_a_spool_that_fails_ends_the_clients_part(world):

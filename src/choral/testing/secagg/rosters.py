@@ -109,37 +109,6 @@ def _old_roster(net: Network) -> None:
     net.deliver(VICTIM, old[msg.Roster])
 
 
-def _small_mask_key(public: bytes) -> Play:
-    """Relay a colluding client's mask key of small order to all, up to the shares.
-
-    It must be a dealer, since a mask key is not used before; so it signs shares of nothing.
-    """
-
-    def move(net: Network) -> None:
-        adverts: dict[str, msg.Advertise] = {}
-
-        def toward(client: str, m: Any) -> Any:
-            if not isinstance(m, msg.Roster) or client == "c001":
-                return m
-            adverts.update({x.advertise.client: x.advertise for x in m.members})
-            adverts["c001"] = resigned(net, replace(adverts["c001"], mask=public))
-            return _with(net, m, 1, adverts["c001"])
-
-        net.toward = toward
-        net.forward = lambda _, m: None if isinstance(m, msg.Bundle) else m
-        net.run()
-        cohort = Cohort(net.context, adverts, key=net.server_key, beacon=b"")
-        bundles = {name: net.said[name][msg.Bundle] for name in net.ids}
-        made = net.keys["c001"].sign(statements.shares(cohort.h1, bundles["c001"]))
-        bundles["c001"] = replace(bundles["c001"], signature=made)
-        trees = {
-            name: Tree([statements.hash_leaf(h) for h in b.hashes]) for name, b in bundles.items()
-        }
-        net.deliver(VICTIM, cohort.deliveries(bundles, trees)[VICTIM])
-
-    return move
-
-
 def _second(net: Network) -> msg.Roster:
     return relist(net, net.told[VICTIM][msg.Roster], list(net.told[VICTIM][msg.Roster].members[:3]))
 
@@ -214,9 +183,8 @@ ROSTERS: Final = (
         Attack(
             f"small subgroup {i}, mask",
             "lists a colluding client under a mask key of small order",
-            _small_mask_key(public),
+            _colluding(mask=public),
             (Reason.BAD_KEY,),
-            sums=False,
         )
         for i, public in enumerate(LOW_ORDER)
     ),
