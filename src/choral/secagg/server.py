@@ -36,6 +36,7 @@ from choral.secagg.commands import (
 from choral.secagg.context import Context
 from choral.secagg.masking import Accumulator, Spoiled
 from choral.secagg.messages import (
+    SEALED_SIZE,
     Advertise,
     Bundle,
     Complaint,
@@ -248,6 +249,8 @@ class Server:
         holders = len(cohort.closed(m.client))
         right = (len(m.hashes), len(m.sealed)) == (holders, holders - 1)
         check(right, Reason.BAD_SHARE, f"{len(m.hashes)} shares for {holders} holders")
+        sized = {len(each) for each in m.sealed} <= {SEALED_SIZE}
+        check(sized, Reason.BAD_SHARE, "a sealed share of another size")
         tree = Tree([statements.hash_leaf(h) for h in m.hashes])
         what = statements.dealt(cohort.h1, m.client, commitment=m.commitment, root=tree.root)
         self._verify(m.client, what, m.signature)

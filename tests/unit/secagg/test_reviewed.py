@@ -207,6 +207,26 @@ def test_a_stranger_is_not_even_decoded(world):
     assert w.server.receive(cmd.Received("mallory", b"\0")) == ()
 
 
+def test_a_sealed_share_of_another_size_spoils_nobody_elses_delivery(world):
+    """Only values that were never bytes can have one: reading refuses it."""
+    w = world(5)
+
+    def forward(client, m):
+        if isinstance(m, msg.Bundle) and client == "c001":
+            first, *others = m.sealed
+            w.server_does(
+                w.server.receive(cmd.Received(client, replace(m, sealed=(first[:-8], *others))))
+            )
+            return None
+        return m
+
+    w.forward = forward
+    w.run().assert_exact()
+    assert w.rejected == [("c001", Reason.BAD_SHARE, "c001")]
+    assert not w.stopped
+    assert w.summed.survivors == ("c000", "c002", "c003", "c004")
+
+
 # --- never a wrong sum ----------------------------------------------------------------------------
 
 
