@@ -57,8 +57,8 @@ def command(
     """Train one classifier on the data of four real hospitals, none of which shares a patient."""
     if out is not None and out.exists():
         raise RunExists(f"{out} exists already", hint="choose another `--out`, or remove it")
-    print(_INTRODUCTION if aggregation == "secure" else _PLAIN, file=sys.stderr)
-    with _folder() as folder, _terminated_like_interrupted():
+    with _terminated_like_interrupted(), _folder() as folder:
+        print(_INTRODUCTION if aggregation == "secure" else _PLAIN, file=sys.stderr)
         _federation(folder, rounds=rounds, seed=seed, aggregation=aggregation)
         result = _run(folder, rounds=rounds or 15)
         if out is not None:
