@@ -35,6 +35,7 @@ UNBUILT = ("aggregate", "compress", "privacy", "robust", "scale")
 
 
 def command(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="simulate, secagg, transfer or round")],
     clients: Annotated[
         int | None,
@@ -83,19 +84,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure a workload and its floor in turn, and report medians and ratios."""
-    given = {
-        "clients": clients,
-        "per_round": per_round,
-        "rounds": rounds,
-        "mb": mb,
-        "params": params,
-        "dropout": dropout,
-        "corrupt": corrupt,
-        "suite": suite,
-        "lost_at": lost_at,
-        "modulus_bits": modulus_bits,
-        "repeat": repeat,
-    }
+    given = {k: v for k, v in ctx.params.items() if k not in {"name", "as_json"}}
     if name in UNBUILT:
         raise NotBuilt(
             f"`choral bench {name}` is not built yet", hint="known: " + ", ".join(OPTIONS)

@@ -16,9 +16,10 @@ from choral.system import SystemClock, SystemRand
 from choral.telemetry.log import log_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from choral.client.agent import Agent, Ended
+    from choral.client.policy import Policy
 
 LOG: Final = logging.getLogger("choral.client")
 
@@ -67,18 +68,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Log JSON lines.")] = False,
 ) -> None:
     """Take part in a federation with the data of this site."""
-    from choral.client.agent import Agent
-    from choral.client.policy import OPEN, read_policy
-    from choral.client.settings import ClientFile, read_client_file, settle
-    from choral.client.who import Certified, Unverified, Who
-    from choral.pki.files import private_folder
-
     log_to(as_json=as_json)
-    file = ClientFile() if config is None else read_client_file(config)
-    if credentials is not None:
-        # instead of all that the file says, whose relative paths start elsewhere
-        said = dict.fromkeys(("tls", "signing_key", "federation", "enrolment"))
-        file = file.model_copy(update={**said, "credentials": str(credentials.absolute())})
     given = {
         "id": client_id,
         "coordinator": coordinator,
@@ -87,33 +77,61 @@ def command(
         "policy": None if policy is None else str(policy),
         "state": None if state is None else str(state),
     }
+    agent, name = _agent(config, credentials, given, insecure=insecure)
+    ended = asyncio.run(_work(agent, name, until_done=until_done))
+    if ended is not None and not ended.completed:
+        raise RunFailed(f"run {ended.run_id} did not complete: {ended.reason}")
+
+
+def _agent(
+    config: Path | None,
+    credentials: Path | None,
+    given: Mapping[str, str | None],
+    *,
+    insecure: bool,
+) -> tuple[Callable[[], Agent], str]:
+    """Return what makes the agent that files and flags describe, and its id."""
+    from choral.client.agent import Agent
+    from choral.client.settings import ClientFile, read_client_file, settle
+    from choral.client.who import Certified, Unverified, Who
+    from choral.pki.files import private_folder
+
+    file = ClientFile() if config is None else read_client_file(config)
+    if credentials is not None:
+        # instead of all that the file says, whose relative paths start elsewhere
+        said = dict.fromkeys(("tls", "signing_key", "federation", "enrolment"))
+        file = file.model_copy(update={**said, "credentials": str(credentials.absolute())})
     settings = settle(
         file,
         home=Path() if config is None else config.parent,
         given={name: value for name, value in given.items() if value},
         insecure=insecure,
     )
-    if settings.policy is not None:
-        rules = read_policy(settings.policy)
-    elif insecure:
-        rules = OPEN
-        LOG.warning("no site policy: everything is allowed, as for a trial on one machine")
+    local, rules = settings.local, _policy(settings.policy, insecure=insecure)
+    private_folder(local.state)
+    who: Who
+    if settings.files is None:
+        who = Unverified(local.client, settings.coordinator, local.state)
+        LOG.warning("plain text: neither side's identity is verified")
     else:
+        who = Certified(local.client, settings.files, settings.authority)
+    clock, rand = SystemClock(), SystemRand()
+    agent = partial(Agent, settings, who=who, policy=rules, clock=clock, rand=rand)
+    return agent, local.client
+
+
+def _policy(path: Path | None, *, insecure: bool) -> Policy:
+    """Return the site's policy; without one there is a trial on this machine, or nothing."""
+    from choral.client.policy import OPEN, read_policy
+
+    if path is not None:
+        return read_policy(path)
+    if not insecure:
         raise ConfigError(
             "no site policy", hint="`policy: policy.yaml`; what it does not allow is refused"
         )
-    private_folder(settings.local.state)
-    who: Who
-    if settings.files is None:
-        who = Unverified(settings.local.client, settings.coordinator, settings.local.state)
-        LOG.warning("plain text: neither side's identity is verified")
-    else:
-        who = Certified(settings.local.client, settings.files, settings.authority)
-
-    agent = partial(Agent, settings, who=who, policy=rules, clock=SystemClock(), rand=SystemRand())
-    ended = asyncio.run(_work(agent, settings.local.client, until_done=until_done))
-    if ended is not None and not ended.completed:
-        raise RunFailed(f"run {ended.run_id} did not complete: {ended.reason}")
+    LOG.warning("no site policy: everything is allowed, as for a trial on one machine")
+    return OPEN
 
 
 async def _work(make: Callable[[], Agent], client: str, *, until_done: bool) -> Ended | None:

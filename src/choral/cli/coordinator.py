@@ -224,6 +224,7 @@ def _credentials(file: FederationFile, place: Place, folder: Path | None) -> Cal
         CertificateError: They cannot be used.
     """
     from choral.pki.credentials import load_server
+    from choral.pki.federation import check_authority
 
     tls = file.tls if folder is None else TlsSection(folder=str(folder.absolute()))
     if tls is None:
@@ -237,7 +238,10 @@ def _credentials(file: FederationFile, place: Place, folder: Path | None) -> Cal
     def read() -> Any:
         return load_server(where, at=datetime.now(UTC))
 
-    read()
+    found = read()
+    if tls.authority is not None:
+        authority = place.folder / tls.authority
+        check_authority(authority, found.federation, where=where.federation)
     return read
 
 

@@ -17,6 +17,7 @@ from choral.pki.addresses import check_insecure, split_address
 from choral.pki.credentials import ClientFiles, Tls, load_client
 from choral.pki.identity import identity
 from choral.pki.names import Role
+from choral.wire import names
 from choral.wire.errors import from_rpc_error
 from choral.wire.rpc import CHANNEL_OPTIONS
 from choral.wire.v1 import admin_pb2 as pb
@@ -27,9 +28,10 @@ from choral.wire.versions import PROTOCOL_VERSION
 CALL_S: Final = 30.0
 """Longest wait for the answer to a call."""
 TRIES: Final = 3
-ID_KEY: Final = "choral-client-id"
-ROLE_KEY: Final = "choral-role"
-WITHOUT_CERTIFICATE: Final = ((ID_KEY, Role.OPERATOR.value), (ROLE_KEY, Role.OPERATOR.value))
+WITHOUT_CERTIFICATE: Final = (
+    (names.CLIENT_ID, Role.OPERATOR.value),
+    (names.ROLE, Role.OPERATOR.value),
+)
 """What a caller in plain text says of itself: on a loopback address it is an operator."""
 
 T = TypeVar("T")

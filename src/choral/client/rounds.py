@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls, check_receipt, sha256_of
 from choral.client.policy import ANY, Policy, allowed_metrics, refusal
-from choral.client.secure import SecureRound, VectorFile, site_of
+from choral.client.secure import SecureRound, VectorFile
 from choral.client.settings import Settings
 from choral.client.who import Who
 from choral.client.work import (
@@ -37,7 +37,7 @@ from choral.crypto.ring import Ring
 from choral.federation.participant import Failed
 from choral.federation.secure import ring_encoding
 from choral.secagg.ports import OnceStore
-from choral.secagg.site import Expected
+from choral.secagg.site import Expected, Site
 from choral.wire.frames import Kind
 from choral.wire.joining import (
     Assignment,
@@ -199,11 +199,14 @@ class Rounds:
         if enrolled is None or not isinstance(plan.encoding, RingGrid):
             raise Refused("this client is not enrolled for secure aggregation")
         file = self._policy.file
-        site = site_of(
+        site = Site(
             self._client,
-            enrolled,
+            enrolled.key,
+            enrolled.enrolment,
+            enrolled.authority,
+            enrolled.server,
             min_cohort=file.min_cohort,
-            suites=frozenset(self._policy.suites),
+            suites=self._policy.suites,
             min_corrupt=file.min_corrupt,
             max_sums=file.max_sums,
         )

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 
 from choral.client.calls import Calls
-from choral.client.who import Enrolled
 from choral.core.errors import ChoralError, Stale
 from choral.core.ports import Clock, Rand
 from choral.crypto.ring import Ring, RingVector
@@ -207,26 +206,3 @@ class SecureRound:
             sha256=message.digest.hex(),
             until=self._until,
         )
-
-
-def site_of(
-    client: str,
-    enrolled: Enrolled,
-    *,
-    min_cohort: int,
-    suites: frozenset[object],
-    min_corrupt: float,
-    max_sums: int,
-) -> Site:
-    """Return who a client is, and what its policy asks of a sum."""
-    return Site(
-        client,
-        enrolled.key,
-        enrolled.enrolment,
-        enrolled.authority,
-        enrolled.server,
-        min_cohort=min_cohort,
-        suites=suites,  # type: ignore[arg-type]
-        min_corrupt=min_corrupt,
-        max_sums=max_sums,
-    )

@@ -10,26 +10,22 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from cryptography import x509
 from grpc import aio
 
 from choral.core.errors import CertificateError, ConfigError, Refused
 from choral.core.params import ClientId
 from choral.crypto.signatures import SigningKey, check_verify_key
-from choral.pki import certificates, keys
+from choral.pki import keys
 from choral.pki.addresses import check_insecure
 from choral.pki.credentials import ClientFiles, load_client
-from choral.pki.files import read, write
+from choral.pki.federation import check_authority
+from choral.pki.files import write
 from choral.secagg.enrolment import check_enrolled
+from choral.wire import names
 from choral.wire.rpc import CHANNEL_OPTIONS
 
 PINNED: Final = "coordinator.json"
 SIGNING_KEY_FILE: Final = "signing_key.pem"
-_ID: Final = "choral-client-id"
-_KEY: Final = "choral-signing-key-bin"
-_ENROLMENT: Final = "choral-enrolment-bin"
-_AUTHORITY: Final = "choral-authority-bin"
-_SERVER: Final = "choral-server-key-bin"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -66,8 +62,6 @@ class Certified:
         CertificateError: A file cannot be used, or is somebody else's.
     """
 
-    verified: Final = True
-
     def __init__(self, client: str, files: ClientFiles, authority: Path | None = None) -> None:
         self._files = files
         found = load_client(files, at=datetime.now(UTC), enrolled=files.enrolment.exists())
@@ -87,7 +81,7 @@ class Certified:
                 federation.coordinator,
             )
         if authority is not None:
-            _check_authority(authority, federation.tls_authority, files)
+            check_authority(authority, federation, where=files.federation)
 
     def channel(self, address: str) -> aio.Channel:
         """Return a connection over TLS; the certificate is read anew, since it may be renewed."""
@@ -104,15 +98,6 @@ class Certified:
         """Nothing: keys come from files, and never over the connection."""
 
 
-def _check_authority(path: Path, authority: x509.Certificate, files: ClientFiles) -> None:
-    """Refuse a federation.json that names another authority than the one given apart."""
-    if certificates.load_authority(read(path), where=str(path)) != authority:
-        raise CertificateError(
-            f"{files.federation} names another TLS authority than {path}",
-            hint="take both from the federation's operator, by a way that you trust",
-        )
-
-
 class Unverified:
     """A client without certificates, on this machine alone; keys are pinned on first use.
 
@@ -127,8 +112,6 @@ class Unverified:
     Raises:
         Refused: The address is no loopback address, and nobody asked for plain text by name.
     """
-
-    verified: Final = False
 
     def __init__(self, client: str, address: str, state: Path) -> None:
         check_insecure(address)
@@ -149,7 +132,7 @@ class Unverified:
     @property
     def metadata(self) -> Metadata:
         """Who we say we are, and the key that we want enrolled."""
-        return ((_ID, self._client), (_KEY, self._key.public))
+        return ((names.CLIENT_ID, self._client), (names.SIGNING_KEY, self._key.public))
 
     def heard(self, metadata: Mapping[str, str | bytes]) -> None:
         """Pin what the coordinator says of itself, the first time; refuse another one later.
@@ -157,7 +140,7 @@ class Unverified:
         Raises:
             Refused: It is another coordinator than the first one.
         """
-        said = [metadata.get(name) for name in (_ENROLMENT, _AUTHORITY, _SERVER)]
+        said = [metadata.get(name) for name in (names.ENROLMENT, names.AUTHORITY, names.SERVER_KEY)]
         found = [value for value in said if isinstance(value, bytes)]
         if len(found) != len(said):
             return

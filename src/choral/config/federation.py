@@ -121,7 +121,7 @@ class StorageSection(Section):
 
     Attributes:
         path: Folder of the runs; default `runs`.
-        database: Database of a coordinator; a simulation keeps its own beside the run.
+        database: Not built yet: a run keeps its log in its own folder.
     """
 
     path: str | None = None
@@ -162,8 +162,9 @@ class TlsSection(Section):
         folder: A folder of `choral pki coordinator`, which stands for all of the others.
         certificate: Its certificate.
         key: The certificate's private key.
-        authority: The authority that its clients' certificates are checked against.
-        federation: `federation.json`.
+        authority: The TLS authority's certificate, where it came another way than `federation`,
+            which must name the same one.
+        federation: `federation.json`: whom clients' certificates are checked against.
         signing_key: Signs receipts and messages of secure aggregation.
         revoked: The authority's revocation list.
     """

@@ -6,16 +6,15 @@ commands and what clients do, one after the other, and waits in between.
 
 from __future__ import annotations
 
-import heapq
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from choral.coordinator.desk import Desk
 from choral.coordinator.gate import Scene, Trigger, may_open
+from choral.coordinator.polls import Poll
 from choral.coordinator.population import Population
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.sums import RemoteSum, SpooledSum
@@ -32,7 +31,9 @@ from choral.coordinator.tickets import (
     Ticket,
     Use,
 )
+from choral.coordinator.timers import Timers
 from choral.coordinator.transfers import WINDOW_S
+from choral.coordinator.world import World
 from choral.core.aggregation import Secure
 from choral.core.errors import (
     ChoralError,
@@ -40,13 +41,11 @@ from choral.core.errors import (
     PlanError,
     Stale,
     UpdateRejected,
-    by_code,
 )
 from choral.core.params import ClientId, Params
 from choral.core.plan import Plan
-from choral.core.ports import Clock, Observer, Rand
+from choral.core.ports import Observer
 from choral.core.selection import Draft
-from choral.crypto.signatures import SigningKey
 from choral.federation import events as ev
 from choral.federation.conductor import SHARED, Attempt, Conductor
 from choral.federation.evaluation import Measured, asks_clients, measurement
@@ -54,8 +53,8 @@ from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
 from choral.federation.sums import Closed, Sum, Unreached
-from choral.secagg import commands as cmd
 from choral.secagg.enrolment import authority_id
+from choral.wire.errors import error_of
 from choral.wire.receipts import Receipt
 
 TOKEN_BYTES: Final = 16
@@ -65,47 +64,6 @@ LONGEST_S: Final = 3600.0
 """Longest time to wait at once: the system has no word for some of those that people can write."""
 EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What a coordinator signs with and whom it believes.
-
-    Attributes:
-        signing: Signs messages of secure aggregation, and receipts.
-        authority: Verification key of the enrolment authority.
-    """
-
-    signing: SigningKey
-    authority: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What is outside a run.
-
-    Attributes:
-        desk: Its clients.
-        clock: Time.
-        rand: Secret randomness.
-        keys: The coordinator's.
-        publish: Makes a model ready to be downloaded; returns the bytes of its file.
-    """
-
-    desk: Desk
-    clock: Clock
-    rand: Rand
-    keys: Keys
-    publish: Callable[[Params], int]
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Evaluations that clients still owe."""
-
-    command: ev.Evaluate
-    tickets: dict[ClientId, Ticket]
-    found: list[Measured] = field(default_factory=list)
 
 
 class Actor:
@@ -127,6 +85,7 @@ class Actor:
         conductor: What is not this driver's own.
         waiting: What the run waits for, in words; empty where it does not.
         drained: The process ended before the run did.
+        took_part: Clients that were invited at least once.
     """
 
     def __init__(
@@ -153,8 +112,8 @@ class Actor:
         self._suits = suits
         self._step_s = step_s
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._timers: list[tuple[float, int, Callable[[], ev.Event | None]]] = []
-        self._timed = 0
+        self._timers = Timers(world.clock)
+        self._looking_again = False
         self._tickets: dict[ClientId, Ticket] = {}
         self._before: list[Ticket] = []
         self._replies: dict[ClientId, Callable[[Receipt | ChoralError], None]] = {}
@@ -164,9 +123,9 @@ class Actor:
         self._enough_at: float | None = None
         self._opened_at: float | None = None
         self._asked = False
-        self._evaluating: _Pending | None = None
+        self._poll: Poll | None = None
         self._model_bytes = 0
-        self._took_part: set[ClientId] = set()
+        self.took_part: set[ClientId] = set()
         self._quorums: dict[int, int] = {}
         self._over = False
         self.conductor = Conductor(
@@ -178,11 +137,6 @@ class Actor:
             new_sum=self._sum,
             observers=observers,
         )
-
-    @property
-    def took_part(self) -> frozenset[ClientId]:
-        """Clients that were invited at least once."""
-        return frozenset(self._took_part)
 
     def post(self, message: Message) -> None:
         """Tell the run something; from any thread. Uploads for one that is over are refused."""
@@ -241,22 +195,15 @@ class Actor:
 
     def _next(self) -> list[ev.Event]:
         """Wait for a message or a timer; return what follows from it."""
-        now = self._world.clock.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            event = heapq.heappop(self._timers)[2]()
-            if event is not None:
-                return [event]
-        left = max(0.0, self._timers[0][0] - now) if self._timers else None
+        event = self._timers.due()
+        if event is not None:
+            return [event]
+        left = self._timers.left_s
         try:
             message = self._inbox.get(timeout=None if left is None else min(left, LONGEST_S))
         except queue.Empty:
             return []
         return list(_TAKE[type(message)](self, message))
-
-    def _later(self, after_s: float, happen: Callable[[], ev.Event | None]) -> None:
-        self._timed += 1
-        at = self._world.clock.monotonic() + after_s
-        heapq.heappush(self._timers, (at, self._timed, happen))
 
     # --- who takes part ---------------------------------------------------------------------------
 
@@ -276,8 +223,9 @@ class Actor:
         verdict = may_open(self._trigger, self._scene(wanted))
         self.waiting = verdict.reason
         if not verdict.open:
-            if verdict.again_s is not None:
-                self._later(verdict.again_s, self._try_to_choose)
+            if verdict.again_s is not None and not self._looking_again:
+                self._looking_again = True
+                self._timers.add(verdict.again_s, self._look_again)
             return None
         draft = Draft(command.round, command.attempt, min(wanted, len(ids)))
         key = setup.key.fold("selection", command.round, command.attempt)
@@ -290,6 +238,10 @@ class Actor:
         self._choosing, self._asked = None, False
         self._opened_at = self._world.clock.monotonic()
         return ev.CohortChosen(command.round, command.attempt, tuple(clients))
+
+    def _look_again(self) -> ev.Event | None:
+        self._looking_again = False
+        return self._try_to_choose()
 
     def _look_around(self) -> None:
         """See who is available and suits the run."""
@@ -334,7 +286,7 @@ class Actor:
     def _invite(self, command: ev.Invite) -> ev.Event | None:
         attempt = self.conductor.opened(command)
         attempt.bytes_down += self._model_bytes * len(command.clients)
-        self._took_part.update(command.clients)
+        self.took_part.update(command.clients)
         self._retire()
         deadline = self._world.clock.monotonic() + attempt.plan.deadline_s
         self._tickets = {
@@ -376,16 +328,13 @@ class Actor:
             authority_digest=authority_id(world.keys.authority),
             deadline=int(world.clock.wall() + plan.deadline_s),
             tell=self._tell,
-            note=self._note,
+            note=self.conductor.show,
         )
 
     def _tell(self, client: ClientId, body: bytes) -> None:
         ticket = self._tickets.get(client)
         if ticket is not None:
             self._world.desk.tell(ticket, body)
-
-    def _note(self, item: cmd.Reject | cmd.Accused) -> None:
-        self.conductor.show(item)
 
     def _set_timer(self, command: ev.SetTimer) -> None:
         def happen() -> ev.Event | None:
@@ -396,11 +345,11 @@ class Actor:
             ):
                 return None
             if command.timer in {"deadline", "grace"} and self._something_moves():
-                self._later(RENEWAL_S, happen)
+                self._timers.add(RENEWAL_S, happen)
                 return None
             return ev.TimerFired(command.round, command.attempt, command.timer)
 
-        self._later(command.after_s, happen)
+        self._timers.add(command.after_s, happen)
 
     def _something_moves(self) -> bool:
         """Return whether an upload makes progress: a deadline does not cut it."""
@@ -455,7 +404,7 @@ class Actor:
             self._watch_step(attempt)
             return self._outcome(attempt)
 
-        self._later(self._step_s, happen)
+        self._timers.add(self._step_s, happen)
 
     def _outcome(self, attempt: Attempt) -> ev.Event | None:
         """Return how a secure sum ended, if it has."""
@@ -491,7 +440,7 @@ class Actor:
             return
         failed = self._take(attempt, client, message.upload)
         if failed is not None:
-            message.reply(_error_of(failed))
+            message.reply(error_of(failed.code, failed.message, unknown=UpdateRejected))
             message.upload.discard()
             ticket.done = True
             yield self.conductor.note_failed(ticket.plan, failed)
@@ -575,9 +524,8 @@ class Actor:
         }
         for ticket in tickets.values():
             ticket.final = command.final
-        self._evaluating = pending = _Pending(command, tickets)
-        self._world.desk.assign(tuple(tickets.values()))
-        self._later(wait, lambda: self._end_evaluation(pending))
+        self._poll = poll = Poll(command, tickets, self._world.desk)
+        self._timers.add(wait, lambda: self._end_poll(poll))
         return None
 
     def _reported(self, message: Reported) -> Iterable[ev.Event]:
@@ -587,26 +535,17 @@ class Actor:
 
     def _measured(self, ticket: Ticket, found: Measured | None) -> Iterable[ev.Event]:
         """Note one client's evaluation, or that there will be none."""
-        pending = self._evaluating
-        if pending is None or pending.tickets.pop(ticket.client, None) is not ticket:
-            return
-        if found is not None:
-            pending.found.append(found)
-        self._world.desk.end((ticket,))
-        self._world.desk.forget((ticket,))
-        if not pending.tickets:
-            event = self._end_evaluation(pending)
+        poll = self._poll
+        if poll is not None and poll.take(ticket, found):
+            event = self._end_poll(poll)
             if event is not None:
                 yield event
 
-    def _end_evaluation(self, pending: _Pending) -> ev.Event | None:
-        if self._evaluating is not pending:
+    def _end_poll(self, poll: Poll) -> ev.Event | None:
+        if self._poll is not poll:
             return None
-        self._evaluating = None
-        left = tuple(pending.tickets.values())
-        self._world.desk.end(left)
-        self._world.desk.forget(left)
-        return self._measure(pending.command, sorted(pending.found, key=lambda m: m.client))
+        self._poll = None
+        return self._measure(poll.command, poll.end())
 
     def _measure(self, command: ev.Evaluate, found: Iterable[Measured]) -> ev.Event:
         whole = measurement(
@@ -629,16 +568,6 @@ class Actor:
     def _drain(self, _: Drain) -> Iterable[ev.Event]:
         self.drained = True
         return ()
-
-
-def _error_of(failed: Failed) -> ChoralError:
-    """Return a failure as the error that its client is told."""
-    kind = by_code(failed.code)
-    if kind is ChoralError:
-        kind = UpdateRejected
-    error = kind.__new__(kind)
-    ChoralError.__init__(error, failed.message)
-    return error
 
 
 _DO: Final[dict[type[Any], Callable[[Actor, Any], ev.Event | None]]] = {

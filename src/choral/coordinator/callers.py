@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Protocol
 
 from choral.coordinator.access import Caller
 from choral.core.errors import Refused
@@ -12,11 +12,8 @@ from choral.core.ports import Clock
 from choral.pki.credentials import ServerCredentials
 from choral.pki.identity import admit
 from choral.pki.names import Role, party_id
+from choral.wire import names
 from choral.wire.rpc import Context
-
-ID_KEY: Final = "choral-client-id"
-"""Metadata by which a caller without a certificate names itself."""
-ROLE_KEY: Final = "choral-role"
 
 
 class Callers(Protocol):
@@ -63,8 +60,8 @@ def by_word(context: Context) -> Caller:
     Only for a loopback address, where whoever can connect is on this machine already.
     """
     said = dict(context.invocation_metadata() or ())
-    role = said.get(ROLE_KEY, Role.CLIENT.value)
-    name = said.get(ID_KEY, "")
+    role = said.get(names.ROLE, Role.CLIENT.value)
+    name = said.get(names.CLIENT_ID, "")
     name = name if isinstance(name, str) else ""
     if role not in set(Role) - {Role.COORDINATOR}:
         raise Refused(f"no role {str(role)[:40]!r}")

@@ -15,12 +15,13 @@ from choral._version import __version__
 from choral.config.build import Deployed, Place, build_setup, name_of
 from choral.config.federation import FederationFile, parse
 from choral.config.fresh import new_run_id, seed_or_drawn
-from choral.coordinator.actor import LONGEST_S, Actor, World
-from choral.coordinator.desk import Farewell
+from choral.coordinator.actor import LONGEST_S, Actor
+from choral.coordinator.desk import Desk, Farewell
 from choral.coordinator.gate import Trigger
 from choral.coordinator.population import Population
 from choral.coordinator.tickets import Drain, Message, Stop
-from choral.core.errors import ChoralError, ConfigError, StoreError
+from choral.coordinator.world import World
+from choral.core.errors import ChoralError, ConfigError, NotBuilt, StoreError
 from choral.core.params import Params
 from choral.core.ports import Observer
 from choral.core.selection import Strata
@@ -107,6 +108,7 @@ class Runs:
 
     Args:
         terms: What holds for every run.
+        desk: The clients.
         world: From how a run publishes its models to what is outside it.
         observers: Makes the observers of a run.
     """
@@ -115,10 +117,12 @@ class Runs:
         self,
         terms: Terms,
         *,
+        desk: Desk,
         world: Callable[[Callable[[Params], int]], World],
         observers: Callable[[Run], Iterable[Observer]],
     ) -> None:
         self._terms = terms
+        self._desk = desk
         self._world = world
         self._observers = observers
         self._lock = threading.Lock()
@@ -272,7 +276,7 @@ class Runs:
         secure = run.file.aggregation not in (None, "plain")
         least = run.file.round.quorum or (3 if secure else 2)
         suits = self._suits(self._setup(run.file, run.place, Population(), max(3, least)))
-        desk = self._world(lambda _: 0).desk
+        desk = self._desk
         desk.watch(run.inbox.put)
         before = -1
         try:
@@ -363,7 +367,7 @@ class Runs:
     def _say_goodbye(self, run: Run) -> None:
         if run.actor is None or run.actor.drained:
             return
-        desk = self._world(lambda _: 0).desk
+        desk = self._desk
         desk.farewell(run.actor.took_part, Farewell(run.id, run.status, run.reason))
 
     # --- parts ------------------------------------------------------------------------------------
@@ -382,6 +386,11 @@ class Runs:
     def _setup(
         self, file: FederationFile, place: Place, population: Population, size: int
     ) -> RunSetup:
+        if file.storage.database is not None:
+            raise NotBuilt(
+                "`storage.database` is not built yet",
+                hint="leave it out: each run keeps its log in its own folder of `storage.path`",
+            )
         return build_setup(file, place, deployed=Deployed(population, size))
 
     def _suits(self, setup: RunSetup) -> Callable[[Join], str]:

@@ -18,7 +18,6 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from choral.config.build import Place
-from choral.coordinator.actor import Keys, World
 from choral.coordinator.admin import AdminService
 from choral.coordinator.callers import by_certificate, by_word
 from choral.coordinator.desk import Desk
@@ -29,6 +28,7 @@ from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
 from choral.coordinator.transfers import Uploads
 from choral.coordinator.welcome import Welcome
+from choral.coordinator.world import Keys, World
 from choral.core.errors import ConfigError
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
@@ -117,6 +117,7 @@ class Server:
         self._keys = self._own_keys()
         self.runs = Runs(
             Terms(settings.storage, settings.roster, verified=settings.credentials is not None),
+            desk=self._desk,
             world=self._world,
             observers=self._observers,
         )

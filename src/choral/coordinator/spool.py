@@ -58,7 +58,7 @@ class SpoolFile:
                 raise StoreError(
                     f"cannot write to {self.path.parent}: {error.strerror}", hint="make room"
                 ) from None
-            self._held = offset
+            self._held = max(self._held, offset)  # a stream that was cut may be late
 
     def discard(self) -> None:
         """Let go of all bytes; others may come."""

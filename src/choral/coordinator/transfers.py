@@ -191,7 +191,7 @@ class Uploads:
                 return spool
             if ticket.receipt is not None or ticket.done:
                 raise Stale("another upload of the same work is here already")
-            spool.discard()
+            spool.close()
         spool = SpoolFile(self.folder / f"{ticket.token.hex()}.upload")
         ticket.upload = spool, header
         return spool

@@ -7,18 +7,12 @@ result of such a run says so.
 
 from __future__ import annotations
 
-from typing import Final
-
 from choral.coordinator.access import Caller
 from choral.core.errors import Refused
 from choral.crypto.signatures import VERIFY_KEY_SIZE, SigningKey, check_verify_key
 from choral.secagg.enrolment import Authority
+from choral.wire import names
 from choral.wire.rpc import Context
-
-SIGNING_KEY: Final = "choral-signing-key-bin"
-ENROLMENT: Final = "choral-enrolment-bin"
-AUTHORITY: Final = "choral-authority-bin"
-SERVER_KEY: Final = "choral-server-key-bin"
 
 
 class Welcome:
@@ -46,11 +40,11 @@ class Welcome:
             Refused: It is no key, or another than the one that this client came with first.
         """
         said = dict(context.invocation_metadata() or ())
-        key = said.get(SIGNING_KEY)
+        key = said.get(names.SIGNING_KEY)
         if key is None:
             return
         if not isinstance(key, bytes) or len(key) != VERIFY_KEY_SIZE:
-            raise Refused(f"{SIGNING_KEY}: expected {VERIFY_KEY_SIZE} bytes")
+            raise Refused(f"{names.SIGNING_KEY}: expected {VERIFY_KEY_SIZE} bytes")
         check_verify_key(key)
         if self._keys.setdefault(caller.id, key) != key:
             raise Refused(
@@ -59,8 +53,8 @@ class Welcome:
             )
         await context.send_initial_metadata(
             (
-                (ENROLMENT, self._authority.enrol(caller.id, key)),
-                (AUTHORITY, self._authority.public),
-                (SERVER_KEY, self._server),
+                (names.ENROLMENT, self._authority.enrol(caller.id, key)),
+                (names.AUTHORITY, self._authority.public),
+                (names.SERVER_KEY, self._server),
             )
         )

@@ -106,3 +106,21 @@ def load_federation(path: Path, *, at: datetime) -> Federation:
     found = parse_federation(files.read(path), where=str(path))
     certificates.check_authority_dates(found.tls_authority, at=at)
     return found
+
+
+def check_authority(path: Path, federation: Federation, *, where: Path) -> None:
+    """Refuse a federation that names another TLS authority than one that came another way.
+
+    Args:
+        path: The certificate that came another way.
+        federation: From `federation.json`.
+        where: That file.
+
+    Raises:
+        CertificateError: They differ, or the certificate cannot be read.
+    """
+    if certificates.load_authority(files.read(path), where=str(path)) != federation.tls_authority:
+        raise CertificateError(
+            f"{where} names another TLS authority than {path}",
+            hint="take both from the federation's operator, by a way that you trust",
+        )

@@ -78,13 +78,27 @@ def from_rpc_error(error: grpc.RpcError) -> ChoralError:
     if detail is None:
         reason = _printable(text) or "no reason was given"
         return _made(foreign, f"gRPC {status.name}: {reason}", hint)
-    kind = by_code(detail.code)
-    if kind is ChoralError:
-        kind = foreign
-    made = _made(kind, _printable(detail.message), _printable(detail.hint))
+    made = error_of(
+        detail.code, _printable(detail.message), _printable(detail.hint), unknown=foreign
+    )
     made.code = _printable(detail.code)
     made.retryable = detail.retryable
     return made
+
+
+def error_of(
+    code: str, message: str, hint: str = "", *, unknown: type[ChoralError] = ChoralError
+) -> ChoralError:
+    """Return the error that a code stands for.
+
+    Args:
+        code: Of a class of the tree.
+        message: What it says.
+        hint: What to do about it.
+        unknown: The class where no class has this code.
+    """
+    kind = by_code(code)
+    return _made(unknown if kind is ChoralError else kind, message, hint)
 
 
 def _made(kind: type[ChoralError], message: str, hint: str) -> ChoralError:

@@ -25,7 +25,6 @@ ADDRESS = "127.0.0.1:50051"
 def test_its_files_say_who_it_is_and_whom_it_believes(parties):
     who = Certified("hospital-a", parties.party("hospital-a"))
     server = parties.server()
-    assert who.verified
     assert who.metadata == ()
     assert who.server == server.signing_key.public
     assert who.enrolled.authority == parties.enrolment.key.public
@@ -141,7 +140,6 @@ def test_its_key_is_made_once_and_private(tmp_path):
     first = Unverified("a", ADDRESS, tmp_path)
     assert key_of(Unverified("a", ADDRESS, tmp_path)) == key_of(first)
     assert os.stat(tmp_path / SIGNING_KEY_FILE).st_mode & 0o777 == 0o600
-    assert not first.verified
     assert first.server is None
 
 

@@ -1,0 +1,43 @@
+"""What is outside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from choral.coordinator.desk import Desk
+from choral.core.params import Params
+from choral.core.ports import Clock, Rand
+from choral.crypto.signatures import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a coordinator signs with and whom it believes.
+
+    Attributes:
+        signing: Signs messages of secure aggregation, and receipts.
+        authority: Verification key of the enrolment authority.
+    """
+
+    signing: SigningKey
+    authority: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What is outside a run.
+
+    Attributes:
+        desk: Its clients.
+        clock: Time.
+        rand: Secret randomness.
+        keys: The coordinator's.
+        publish: Makes a model ready to be downloaded; returns the bytes of its file.
+    """
+
+    desk: Desk
+    clock: Clock
+    rand: Rand
+    keys: Keys
+    publish: Callable[[Params], int]
