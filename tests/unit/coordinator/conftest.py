@@ -48,7 +48,7 @@ def federation(**changes):
         "rounds": 1,
         "clients_per_round": 2,
         "round": {"quorum": 2, "backoff_s": 0.05},
-        "start": {"wait_s": 0.2},
+        "start": {"wait_s": 10.0},
         "evaluation": {"clients": False},
         "seed": 1,
     }

@@ -355,10 +355,10 @@ def test_labels_that_give_no_cohort_are_waited_out(served):
     """Three strata and two seats: the run says so, and goes on when that changes."""
 
     async def test(site):
-        run = site.submit(**STRATIFIED, clients_per_round=2)
         callers = [await site.caller(name) for name in ("a", "b", "c")]
         for client, region in zip(callers, "nse", strict=True):
-            asyncio.ensure_future(client.join(wait_s=0.5, strata={"region": region}))  # noqa: RUF006
+            await client.join(wait_s=0.0, strata={"region": region})
+        run = site.submit(**STRATIFIED, clients_per_round=2)  # two of them would be a cohort
         await until(
             lambda: run.actor is not None and "no cohort can be chosen" in run.actor.waiting
         )

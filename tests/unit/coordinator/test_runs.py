@@ -110,7 +110,7 @@ def test_a_round_by_hand_waits_for_an_operator(served):
 def test_a_quorum_is_enough_after_a_while_and_at_the_deadline(served):
     async def test(site):
         run = site.submit(
-            clients_per_round=4, round={"quorum": 2, "deadline_s": 1.0}, start={"wait_s": 0.3}
+            clients_per_round=4, round={"quorum": 2, "deadline_s": 1.0}, start={"wait_s": 2.0}
         )
         a, b, c = [await site.caller(name) for name in ("a", "b", "c")]
         works = await asyncio.gather(a.work(), b.work(), c.work())
