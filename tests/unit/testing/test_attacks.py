@@ -4,8 +4,9 @@ import importlib
 import itertools
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from choral.crypto.agreement import AgreementKey, check_public_key
+from choral.crypto.agreement import FIELD, AgreementKey, check_public_key
 from choral.crypto.secret import Secret
 from choral.secagg import refusals, statements
 from choral.secagg.client import Client
@@ -89,10 +90,16 @@ def test_names_and_descriptions_are_unique_and_short():
 
 @pytest.mark.parametrize("public", LOW_ORDER)
 def test_keys_of_small_order_are_canonical_and_give_no_secret(public):
-    check_public_key(public)
+    assert int.from_bytes(public, "little") < FIELD
+    with pytest.raises(refusals.Refused, match="low order"):
+        check_public_key(public)
     for private in (bytes(range(32)), b"\x55" * 32):
         with pytest.raises(refusals.Refused, match="low order"):
             AgreementKey(Secret(private)).exchange(public)
+        with pytest.raises(ValueError, match="shared key"):  # what it would have given: zeros
+            X25519PrivateKey.from_private_bytes(private).exchange(
+                X25519PublicKey.from_public_bytes(public)
+            )
 
 
 MODULES = (
