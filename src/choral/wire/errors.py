@@ -47,6 +47,10 @@ FOREIGN: Final[dict[grpc.StatusCode, tuple[type[ChoralError], str]]] = {
 }
 """What a status means that came without our detail: from gRPC itself, or from a proxy."""
 
+STATUS_LOST: Final = "Internal error from Core"
+"""What gRPC's asyncio client says, as INTERNAL, where the other side ended a stream of requests
+early and a write failed before the true status was read (grpc/grpc issue 36066)."""
+
 
 def to_status(error: ChoralError) -> tuple[grpc.StatusCode, Metadata]:
     """Return the gRPC status of an error, and the trailing metadata that says the rest.
@@ -75,6 +79,8 @@ def from_rpc_error(error: grpc.RpcError) -> ChoralError:
     if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         status, text, detail = error.code(), error.details() or "", _detail(error)
     foreign, hint = FOREIGN.get(status, (ChoralError, ""))
+    if detail is None and status is grpc.StatusCode.INTERNAL and text == STATUS_LOST:
+        foreign, hint = Unavailable, "the answer to the call was lost: try again"
     if detail is None:
         reason = _printable(text) or "no reason was given"
         return _made(foreign, f"gRPC {status.name}: {reason}", hint)

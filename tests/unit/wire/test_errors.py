@@ -17,7 +17,14 @@ from choral.core.errors import (
     VersionMismatch,
 )
 from choral.secagg.refusals import Breach, Reason
-from choral.wire.errors import DETAIL_KEY, FOREIGN, MAX_TEXT, from_rpc_error, to_status
+from choral.wire.errors import (
+    DETAIL_KEY,
+    FOREIGN,
+    MAX_TEXT,
+    STATUS_LOST,
+    from_rpc_error,
+    to_status,
+)
 from choral.wire.v1.error_pb2 import ErrorDetail
 
 
@@ -101,6 +108,14 @@ def test_a_missing_certificate_is_named_where_nothing_answers():
 def test_detail_that_cannot_be_read_counts_for_nothing():
     back = from_rpc_error(failed(grpc.StatusCode.ABORTED, ((DETAIL_KEY, b"\xff\xff"),)))
     assert back.message == "gRPC ABORTED: text"
+
+
+def test_a_status_that_grpc_lost_is_asked_for_again():
+    lost = from_rpc_error(failed(grpc.StatusCode.INTERNAL, details=STATUS_LOST))
+    assert type(lost) is Unavailable
+    assert lost.retryable
+    fault = from_rpc_error(failed(grpc.StatusCode.INTERNAL, details="the coordinator failed"))
+    assert not fault.retryable
 
 
 def test_a_failure_without_a_status():
