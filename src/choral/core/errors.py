@@ -231,6 +231,14 @@ class Fenced(StoreError):
     exit_code = 1
 
 
+class Conflict(StoreError):
+    """A log has grown since it was read; nothing was appended."""
+
+    code = "conflict"
+    exit_code = 1
+    retryable = True
+
+
 class CorruptBlob(StoreError):
     """Stored bytes do not match their digest."""
 
@@ -319,6 +327,7 @@ GRPC_STATUS: dict[str, str] = {
     "run_exists": "ALREADY_EXISTS",
     "nothing_to_resume": "NOT_FOUND",
     "fenced": "ABORTED",
+    "conflict": "ABORTED",
     "corrupt_blob": "DATA_LOSS",
     "transfer": "INVALID_ARGUMENT",
     "too_large": "RESOURCE_EXHAUSTED",

@@ -116,6 +116,38 @@ class RunStore(Protocol):
         ...
 
 
+class LogStore(Protocol):
+    """Append-only logs by name, durable, that several processes write to.
+
+    A writer reads a log, decides, and appends where the log has not grown meanwhile; so a decision
+    about everything that is in a log holds, however many decide at once.
+    """
+
+    def logs(self) -> Sequence[str]:
+        """Return the names of all logs that hold a record, sorted."""
+        ...
+
+    def read_log(self, log: str, *, start: int = 0) -> Sequence[Record]:
+        """Return the records of a log from number `start` on; none where there is no such log."""
+        ...
+
+    def append_log(self, log: str, records: Sequence[Record], *, expect: int) -> int:
+        """Append records in one transaction; on return they are durable.
+
+        Args:
+            log: The log's name.
+            records: What to append.
+            expect: How many records the log holds, as the writer knows it.
+
+        Returns:
+            The number of records in the log.
+
+        Raises:
+            Conflict: It holds another number; nothing was written.
+        """
+        ...
+
+
 class BlobStore(Protocol):
     """Bytes by their SHA-256, durable."""
 

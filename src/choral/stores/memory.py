@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from choral.core.errors import CorruptBlob, Fenced, NothingToResume, RunExists
+from choral.core.errors import Conflict, CorruptBlob, Fenced, NothingToResume, RunExists
 from choral.core.ports import Lease, Record
 
 
@@ -57,6 +58,32 @@ class MemoryRunStore:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+class MemoryLogStore:
+    """Logs in a dictionary."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, list[Record]] = {}
+        self._lock = threading.Lock()
+
+    def logs(self) -> Sequence[str]:
+        """Return the names of all logs that hold a record, sorted."""
+        return tuple(sorted(self._logs))
+
+    def read_log(self, log: str, *, start: int = 0) -> Sequence[Record]:
+        """Return the records of a log."""
+        return tuple(self._logs.get(log, ())[start:])
+
+    def append_log(self, log: str, records: Sequence[Record], *, expect: int) -> int:
+        """Append records where the log holds as many as the writer expects."""
+        with self._lock:
+            held = len(self._logs.get(log, ()))
+            if held != expect:
+                raise Conflict(f"log `{log}` holds {held} records, not {expect}")
+            if records:
+                self._logs.setdefault(log, []).extend(records)
+            return held + len(records)
 
 
 class MemoryBlobStore:

@@ -46,6 +46,7 @@ TABLE = {
     "NothingToResume": ("StoreError", "nothing_to_resume", 2, "NOT_FOUND"),
     "ResumeMismatch": ("StoreError", "resume_mismatch", 2, "FAILED_PRECONDITION"),
     "Fenced": ("StoreError", "fenced", 1, "ABORTED"),
+    "Conflict": ("StoreError", "conflict", 1, "ABORTED"),
     "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
     "TransferError": ("ChoralError", "transfer", 1, "INVALID_ARGUMENT"),
     "Malformed": ("TransferError", "malformed", 1, "INVALID_ARGUMENT"),
