@@ -12,15 +12,18 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from choral.coordinator import steps
 from choral.coordinator.assignments import Assignments, Model
-from choral.coordinator.gate import Scene, Trigger, may_open
+from choral.coordinator.attempts import Attempts
+from choral.coordinator.gate import Trigger
+from choral.coordinator.opening import Opening
+from choral.coordinator.outbox import Outbox
 from choral.coordinator.polls import Poll
 from choral.coordinator.population import Population
 from choral.coordinator.spool import SpoolFile
-from choral.coordinator.sums import RemoteSum, SpooledSum
+from choral.coordinator.sums import RemoteSum
 from choral.coordinator.tickets import (
     Arrived,
     Drain,
@@ -37,22 +40,16 @@ from choral.coordinator.tickets import (
 )
 from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
-from choral.core.aggregation import Secure
 from choral.core.errors import (
     ChoralError,
-    ConfigError,
-    Fenced,
-    PlanError,
     Stale,
-    StoreError,
     Unavailable,
     UpdateRejected,
 )
 from choral.core.failpoints import reach
 from choral.core.params import ClientId, Params
-from choral.core.plan import Cohort, Plan
+from choral.core.plan import Cohort
 from choral.core.ports import Observer
-from choral.core.selection import Draft
 from choral.federation import events as ev
 from choral.federation.conductor import SHARED, Attempt, Conductor, Restored
 from choral.federation.evaluation import Measured, asks_clients, measurement
@@ -60,7 +57,6 @@ from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
 from choral.federation.sums import Closed, Unreached
-from choral.secagg.enrolment import authority_id
 from choral.wire.errors import error_of
 
 RENEWAL_S: Final = 2.0
@@ -71,12 +67,6 @@ EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
 BATCH: Final = 256
 """Most messages that are taken before the log is made durable."""
-STORE_PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""Between attempts to reach a storage that says no; the last one is repeated."""
-STORE_PATIENCE_S: Final = 900.0
-"""How long a run waits for its storage before it ends, to be resumed."""
-
-T = TypeVar("T")
 
 
 class Actor:
@@ -96,7 +86,6 @@ class Actor:
 
     Attributes:
         conductor: What is not this driver's own.
-        waiting: What the run waits for, in words; empty where it does not.
         drained: The process ended before the run did.
         over: The run has ended, or was drained.
         took_part: Clients that were invited at least once.
@@ -116,41 +105,35 @@ class Actor:
         observers: Iterable[Observer] = (),
         step_s: float = 30.0,
     ) -> None:
-        self.waiting = ""
         self.drained = False
         self._setup = setup
         self._population = population
-        self._trigger = trigger
         self._participant = participant
         self._world = world
-        self._suits = suits
         self._step_s = step_s
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._timers = Timers(world.clock)
         self._journal = journal
-        self._outbox: deque[tuple[str, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._outbox = Outbox(journal, clock=world.clock, pause=world.pause)
+        self._later = self._outbox.add
         self._commands: deque[ev.Command] = deque()
         self._work = Assignments(world, self.post, self._later)
-        self._looking_again = False
-        self._unfit: dict[ClientId, str] = {}
-        self._choosing: ev.ChooseCohort | None = None
-        self._enough_at: float | None = None
-        self._opened_at: float | None = None
-        self._asked = False
+        self._attempts = Attempts(setup, journal, self._work, world=world, show=self._show)
+        self._opening = Opening(
+            setup, population, trigger, world=world, timers=self._timers, suits=suits
+        )
         self._poll: Poll | None = None
         self._model_bytes = 0
         self.took_part: set[ClientId] = set()
-        self._quorums: dict[int, int] = {}
         self.over = False
         self._left = False
-        self._signed_deadline = 0
         self.conductor = Conductor(
             setup,
             participant=participant,
             first=first,
             journal=journal,
             clock=world.clock,
-            new_sum=self._new_sum,
+            new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
             restore=self._restore,
             observers=observers,
         )
@@ -196,7 +179,7 @@ class Actor:
         """
         self._world.desk.watch(self.post)
         self._commands.extend(self.conductor.begin())
-        self._model_bytes = self._insist(lambda: self._world.publish(self.conductor.params))
+        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
         if self.conductor.attempt is not None:
             reach("coordinator.restored")
             self._watch_step(self.conductor.attempt)
@@ -217,7 +200,7 @@ class Actor:
         self._world.desk.unwatch(self.post)
         if not self.drained:
             self._work.leave()
-            self._empty_outbox()
+            self._outbox.send()
         self._left = self.over = True
         self._turn_away()
 
@@ -229,6 +212,14 @@ class Actor:
             while len(found) < BATCH:
                 found.append(self._inbox.get_nowait())
         return found
+
+    def _show(self, item: Any) -> None:
+        self.conductor.show(item)
+
+    @property
+    def waiting(self) -> str:
+        """What the run waits for, in words; empty where it does not."""
+        return self._outbox.waiting or self._opening.waiting
 
     @property
     def left_s(self) -> float | None:
@@ -257,129 +248,23 @@ class Actor:
         event = own(self, command) if own is not None else None
         if type(command) not in SHARED:
             return event
-        done = self._insist(lambda: self.conductor.do(command))
+        done = self._outbox.insist(lambda: self.conductor.do(command))
         after = _AFTER.get(type(command))
         if after is not None:
             after(self, command)
         return done
 
-    # --- what is durable before what is seen ------------------------------------------------------
-
-    def _later(self, call: Callable[..., None], *arguments: Any, point: str = "") -> None:
-        """Make a call once everything before it is durable."""
-        self._outbox.append((point, call, arguments))
-
     def _settle(self) -> None:
         """Do all that is to be done, make it durable, and only then let others see it."""
         self._do_all()
-        self._insist(self._journal.flush if self._journal.waits else _nothing)
-        self._empty_outbox()
+        self._outbox.settle()
         if self.over and not self.drained:
             reach("coordinator.finish.stored")
-
-    def _empty_outbox(self) -> None:
-        while self._outbox:
-            point, call, arguments = self._outbox.popleft()
-            if point:
-                reach(f"{point}.stored")
-            call(*arguments)
-
-    def _insist(self, call: Callable[[], T]) -> T:
-        """Make a call that stores something; wait where the storage says no.
-
-        Raises:
-            Fenced: Another process has taken the run over.
-            StoreError: The storage says no for too long.
-        """
-        clock, tries = self._world.clock, 0
-        patience = clock.monotonic() + STORE_PATIENCE_S
-        while True:
-            try:
-                return call()
-            except Fenced:
-                raise
-            except StoreError as error:
-                if clock.monotonic() > patience:
-                    raise
-                self.waiting = f"waiting for the storage: {error.message}"
-                self._world.pause(STORE_PAUSES_S[min(tries, len(STORE_PAUSES_S) - 1)])
-                tries += 1
 
     # --- who takes part ---------------------------------------------------------------------------
 
     def _choose(self, command: ev.ChooseCohort) -> ev.Event | None:
-        self._choosing = command
-        return self._try_to_choose()
-
-    def _try_to_choose(self) -> ev.Event | None:
-        """Open the next attempt, if it may be opened now."""
-        command = self._choosing
-        if command is None:
-            return None
-        self._look_around()
-        setup, ids = self._setup, self._population.ids
-        policy = setup.policy.round
-        wanted = policy.invited(setup.population)
-        verdict = may_open(self._trigger, self._scene(wanted))
-        self.waiting = verdict.reason
-        if not verdict.open:
-            if verdict.again_s is not None and not self._looking_again:
-                self._looking_again = True
-                self._timers.add(verdict.again_s, self._look_again)
-            return None
-        draft = Draft(command.round, command.attempt, min(wanted, len(ids)))
-        key = setup.key.fold("selection", command.round, command.attempt)
-        history = self.conductor.machine.history
-        try:
-            clients = setup.selector(self._population, draft, history, key)
-        except ConfigError as error:  # labels are clients' own words: others may come
-            self.waiting = f"no cohort can be chosen of those who are there: {error}"
-            return None
-        self._choosing, self._asked = None, False
-        self._opened_at = self._world.clock.monotonic()
-        return ev.CohortChosen(command.round, command.attempt, tuple(clients))
-
-    def _look_again(self) -> ev.Event | None:
-        self._looking_again = False
-        return self._try_to_choose()
-
-    def _look_around(self) -> None:
-        """See who is available and suits the run."""
-        suitable = []
-        for join in self._world.desk.offers():
-            why = self._unfit.get(join.client) or self._suits(join)
-            self._world.desk.refuse(join.client, why)
-            if not why:
-                suitable.append(join)
-        self._population.update(suitable)
-
-    def _scene(self, wanted: int) -> Scene:
-        now = self._world.clock.monotonic()
-        ids = self._population.ids
-        quorum = self._quorum(wanted)
-        if len(ids) < quorum or self._quorum(min(len(ids), wanted)) > len(ids):
-            self._enough_at = None
-        elif self._enough_at is None:
-            self._enough_at = now
-        return Scene(
-            available=len(ids),
-            wanted=wanted,
-            quorum=quorum,
-            examples=sum(self._population.examples(c) or 0 for c in ids),
-            enough_s=None if self._enough_at is None else now - self._enough_at,
-            opened_s=float("inf") if self._opened_at is None else now - self._opened_at,
-            asked=self._asked,
-        )
-
-    def _quorum(self, clients: int) -> int:
-        """Return how many of so many invited clients a round needs; more where it cannot be."""
-        if clients not in self._quorums:
-            names = tuple(ClientId(str(i)) for i in range(clients))
-            try:
-                self._quorums[clients] = self._setup.policy.round.cohort(names).quorum
-            except PlanError:
-                self._quorums[clients] = clients + 1
-        return self._quorums[clients]
+        return self._opening.choose(command, self.conductor.machine.history)
 
     # --- a round ----------------------------------------------------------------------------------
 
@@ -392,13 +277,8 @@ class Actor:
             return self._outcome(attempt)
         model = Model(self.conductor.params.sha256, self._model_bytes)
         deadline = self._world.clock.monotonic() + attempt.plan.deadline_s
-        self._journal.step(
-            steps.opened(
-                attempt.plan, deadline=self._signed_deadline, model_bytes=self._model_bytes
-            )
-        )
-        reach("coordinator.round.planned")
-        self._later(_nothing, point="coordinator.round")
+        self._attempts.opened(attempt.plan, self._model_bytes)
+        self._outbox.point("coordinator.round.planned")
         self._work.give(command.clients, attempt.plan, model=model, deadline=deadline)
         self._later(reach, "coordinator.round.told")
         opened = attempt.sum.open(command.clients, ())
@@ -407,69 +287,11 @@ class Actor:
         self._watch_step(attempt)
         return None
 
-    def _new_sum(self, plan: Plan, clients: tuple[ClientId, ...]) -> SpooledSum | RemoteSum:
-        """Return the empty sum of a new attempt."""
-        self._signed_deadline = int(self._world.clock.wall() + plan.deadline_s)
-        return self._sum(plan, clients)
-
-    def _sum(self, plan: Plan, clients: tuple[ClientId, ...]) -> SpooledSum | RemoteSum:
-        terms, world, spec = self._setup.aggregation, self._world, self.conductor.spec
-        if not isinstance(terms, Secure):
-            return SpooledSum(plan, spec)
-        return RemoteSum(
-            plan,
-            spec,
-            terms=terms,
-            clients=clients,
-            key=self._setup.key.fold("secure", plan.round, plan.attempt),
-            signing_key=world.keys.signing,
-            authority=world.keys.authority,
-            authority_digest=authority_id(world.keys.authority),
-            deadline=self._signed_deadline,
-            tell=self._work.tell,
-            note=self.conductor.show,
-        )
-
     def _restore(self, cohort: Cohort, accepted: Sequence[ClientId]) -> Restored | None:
-        """Go on with the attempt that was open; None where too little of it is left."""
-        past = self._journal.steps()
-        try:
-            plan = steps.plan_of(past)
-            if plan is None:
-                return None
-            self._signed_deadline = int(past[0]["deadline"])
-            total = self._sum(plan, cohort.clients)
-            model = Model(plan.model_sha256, int(past[0]["model_bytes"]))
-            deadline = self._world.clock.monotonic() + plan.deadline_s
-            self._work.give(cohort.clients, plan, model=model, deadline=deadline)
-            self.took_part.update(cohort.clients)
-            held = tuple(accepted)
-            if isinstance(total, RemoteSum):
-                steps.redo_secure(total, past, find=self._world.kept.find)
-            else:
-                held = steps.redo_plain(total, past, accepted, find=self._world.kept.find)
-        except (ChoralError, KeyError, ValueError) as error:
-            self.conductor.show(Failed(ClientId(""), StoreError.code, f"cannot go on: {error}"))
-            self._work.retire()
-            return None
-        self._mark(past, held)
-        return Restored(plan, total, held)
-
-    def _mark(self, past: Sequence[steps.Step], held: Sequence[ClientId]) -> None:
-        """Note on the tickets how far everybody had come."""
         round_ = self.conductor.machine.round
-        for step in past:
-            ticket = self._work.tickets.get(step.get("client", ""))
-            if ticket is None:
-                continue
-            if step["step"] == "said":
-                ticket.mailbox.received += 1
-            elif step["step"] == "took" and ticket.client in held:
-                ticket.receipt = self._work.receipt(ticket, step["sha256"], step["size"])
-                ticket.done = True
-        for client in () if round_ is None else round_.failed:
-            if client in self._work.tickets:
-                self._work.tickets[client].done = True
+        failed = () if round_ is None else tuple(round_.failed)
+        self.took_part.update(cohort.clients)
+        return self._attempts.restore(cohort, accepted, failed, spec=self.conductor.spec)
 
     def _set_timer(self, command: ev.SetTimer) -> None:
         def happen() -> ev.Event | None:
@@ -488,8 +310,7 @@ class Actor:
 
     def _accepted(self, command: ev.Accumulate) -> None:
         """Send the receipt of what was added."""
-        reach("coordinator.upload.counted")
-        self._later(_nothing, point="coordinator.upload")
+        self._outbox.point("coordinator.upload.counted")
         self._work.accepted(command.client)
         self._later(reach, "coordinator.upload.answered")
 
@@ -498,8 +319,7 @@ class Actor:
 
     def _closed(self, command: ev.CloseSum) -> None:
         self._journal.step(steps.closed(command.survivors))
-        reach("coordinator.sealed")
-        self._later(_nothing, point="coordinator.sealed")
+        self._outbox.point("coordinator.sealed.fixed")
 
     def _summed(self, _: ev.CloseSum) -> None:
         reach("coordinator.sum.closed")
@@ -513,10 +333,10 @@ class Actor:
 
     def _committed(self, _: ev.Commit) -> None:
         reach("coordinator.state.stored")
-        self._later(_nothing, point="coordinator.committed")
+        self._outbox.point("coordinator.committed.made")
         self._work.end()
         self._later(self._world.kept.drop)
-        self._model_bytes = self._insist(lambda: self._world.publish(self.conductor.params))
+        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
         reach("coordinator.published")
 
     # --- secure sums over time --------------------------------------------------------------------
@@ -565,7 +385,7 @@ class Actor:
         return round_ is not None and (client in round_.failed or client in round_.accepted)
 
     def _seen(self, _: Seen) -> Iterable[ev.Event]:
-        event = self._try_to_choose()
+        event = self._opening.look()
         return () if event is None else (event,)
 
     def _arrived(self, message: Arrived) -> Iterable[ev.Event]:
@@ -604,8 +424,7 @@ class Actor:
             return
         client = message.ticket.client
         self._journal.step(steps.said(client, message.body))
-        reach("coordinator.said.taken")
-        self._later(_nothing, point="coordinator.said")
+        self._outbox.point("coordinator.said.taken")
         failed = attempt.sum.said(client, message.body)
         if failed is not None and not self._known(client):
             message.ticket.done = True
@@ -621,8 +440,7 @@ class Actor:
             yield from self._measured(ticket, None)
             return
         if message.code == "refused":
-            self._unfit[client] = message.message
-            self._world.desk.refuse(client, message.message)
+            self._opening.refuse(client, message.message)
         attempt = self._current(ticket)
         if attempt is None:
             return
@@ -650,7 +468,7 @@ class Actor:
 
     def _evaluate(self, command: ev.Evaluate) -> ev.Event | None:
         evaluation = self._setup.evaluation
-        self._look_around()
+        self._opening.look_around()
         if not asks_clients(evaluation, final=command.final) or not self._population.ids:
             return self._measure(command, ())
         round_ = self.conductor.machine.round
@@ -712,16 +530,12 @@ class Actor:
         return (ev.StopRequested(message.reason),)
 
     def _open(self, _: Open) -> Iterable[ev.Event]:
-        self._asked = True
+        self._opening.asked = True
         return self._seen(Seen())
 
     def _drain(self, _: Drain) -> Iterable[ev.Event]:
         self.drained = self.over = True
         return ()
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 _DO: Final[dict[type[Any], Callable[[Actor, Any], ev.Event | None]]] = {
