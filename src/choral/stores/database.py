@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from choral.core.canonical import canonical_json
-from choral.core.errors import Conflict, Fenced, NothingToResume, RunExists, StoreError
+from choral.core.errors import Conflict, Fenced, NothingToResume, RunExists
 from choral.core.ports import Lease, Record
 from choral.stores.engines import Backend, backend_of
+from choral.stores.grouped import GroupedWrites
 from choral.stores.leases import check_seconds
 from choral.stores.schema import prepare
 from choral.stores.tables import EVENTS, FIRST, LOG_RECORDS, RUNS
@@ -50,15 +51,10 @@ class Database:
         self._backend = backend
         self._engine = backend.engine
         self._clock = now
+        self._grouped = None if backend.is_postgres else GroupedWrites(backend)
         try:
-            with self._engine.connect() as db, db.begin():
+            with backend.transaction(write=True) as db:
                 prepare(db, name=backend.name)
-        except sa.exc.SQLAlchemyError as error:
-            self.close()
-            meant = backend.meaning(error)
-            if not meant.retryable and not backend.is_postgres:
-                meant = StoreError(f"{backend.name} is not a run database: {_words(error)}")
-            raise meant from None
         except BaseException:
             self.close()
             raise
@@ -77,6 +73,8 @@ class Database:
 
     def _write(self, work: Callable[[sa.Connection], T]) -> T:
         """Do some work in a transaction; on return it is durable."""
+        if self._grouped is not None:
+            return self._grouped(work)
         with self._backend.transaction(write=True) as db:
             return work(db)
 
@@ -220,10 +218,6 @@ class Database:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
-
-
-def _words(error: sa.exc.SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error)
 
 
 def _text(value: dict[str, Any]) -> str:

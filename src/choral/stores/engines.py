@@ -63,18 +63,28 @@ class Backend:
         try:
             with self.engine.connect().execution_options(write=write) as db, db.begin():
                 yield db
-        except sa.exc.IntegrityError:
-            raise
         except sa.exc.SQLAlchemyError as error:
             raise self.meaning(error) from None
 
-    def meaning(self, error: sa.exc.SQLAlchemyError) -> StoreError:
-        """Return the error of ours that a driver's error stands for."""
+    def meaning(self, error: Exception) -> Exception:
+        """Return the error of ours that a driver's error stands for; another one as it is.
+
+        A broken constraint stays an `IntegrityError`: what it means depends on the statement.
+        """
+        if isinstance(error, sa.exc.SQLAlchemyError) and not isinstance(
+            error, sa.exc.IntegrityError
+        ):
+            return self._meaning(error)
+        return error
+
+    def _meaning(self, error: sa.exc.SQLAlchemyError) -> StoreError:
         driver = getattr(error, "orig", None)
         words = next(iter(str(driver or error).strip().splitlines()), type(error).__name__)
         gone = _is_postgres_gone if self.is_postgres else _is_sqlite_busy
         if isinstance(error, sa.exc.TimeoutError) or gone(error, driver):
             return StoreUnavailable(f"{self.name} cannot be used now: {words}", hint="try again")
+        if getattr(driver, "sqlite_errorname", "") == "SQLITE_NOTADB":
+            return StoreError(f"{self.name} is not a run database: {words}")
         return StoreError(f"{self.name}: {words}")
 
 

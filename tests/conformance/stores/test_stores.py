@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from choral.stores.blobs import open_blobs
 from choral.stores.database import open_database
 from choral.stores.files import FolderBlobStore
 from choral.stores.memory import MemoryBlobStore, MemoryLogStore, MemoryRunStore
@@ -13,8 +14,6 @@ from choral.testing import (
     RUN_STORE_LAWS,
     SHARED_RUN_STORE_LAWS,
 )
-
-postgres = pytest.mark.xdist_group("postgres")
 
 
 @pytest.fixture
@@ -64,10 +63,19 @@ def folder_blobs(tmp_path: Path):
     return lambda: FolderBlobStore(tmp_path / "blobs")
 
 
-POSTGRES = pytest.param("postgresql", marks=postgres)
+@pytest.fixture
+def s3_blobs(s3_url):
+    return lambda: open_blobs(s3_url)
+
+
+POSTGRES = pytest.param("postgresql", marks=pytest.mark.xdist_group("postgres"))
 RUN_STORES = ["memory_runs", "sqlite", POSTGRES]
 LOG_STORES = ["memory_logs", "sqlite", POSTGRES]
-BLOB_STORES = ["memory_blobs", "folder_blobs"]
+BLOB_STORES = [
+    "memory_blobs",
+    "folder_blobs",
+    pytest.param("s3_blobs", marks=pytest.mark.xdist_group("s3")),
+]
 
 
 def laws(table):
