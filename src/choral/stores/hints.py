@@ -19,10 +19,10 @@ CHANNEL = "choral"
 class Hints:
     """Wakes those who wait for a change; never the only way to learn of one.
 
-    On PostgreSQL a hint reaches every process (`LISTEN`, `NOTIFY`). It may be lost with a connection
-    and may come without a change. On SQLite it reaches those who wait on this very object; others
-    wait for as long as they have asked to. So look at the database after every wait, whatever it
-    returns.
+    On PostgreSQL a hint reaches every process (`LISTEN`, `NOTIFY`). It may be lost with a
+    connection, and may come without a change. On SQLite it reaches those who wait on this very
+    object; others wait for as long as they have asked to. So look at the database after every wait,
+    whatever it returns.
 
     Args:
         database: Where the changes are.
@@ -71,17 +71,17 @@ class Hints:
             self._connection = self._listen()
         while True:
             left = max(0.0, deadline - time.monotonic())
-            for note in self._connection.notifies(timeout=left, stop_after=1):
-                if note.payload in self._channels:
-                    self._forget_the_rest()
-                    return True
+            if self._heard(left):
+                while self._heard(0.0):  # one look at the database answers all that are there
+                    pass
+                return True
             if time.monotonic() >= deadline:
                 return False
 
-    def _forget_the_rest(self) -> None:
-        """Take all hints that are there: one look at the database answers them."""
-        for _ in self._connection.notifies(timeout=0):
-            pass
+    def _heard(self, seconds: float) -> bool:
+        """Return whether the next notifications, within some seconds, name a channel of ours."""
+        notes = list(self._connection.notifies(timeout=seconds, stop_after=1))
+        return any(note.payload in self._channels for note in notes)
 
     def _listen(self) -> Any:
         """Return a connection of its own that listens."""
@@ -89,8 +89,8 @@ class Hints:
             pooled = self._backend.engine.raw_connection()
         except sa.exc.SQLAlchemyError as error:
             raise self._backend.meaning(error) from None
-        pooled.detach()
         connection: Any = pooled.driver_connection
+        pooled.detach()
         connection.autocommit = True
         connection.execute(f"LISTEN {CHANNEL}")
         return connection
