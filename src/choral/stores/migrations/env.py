@@ -4,10 +4,16 @@ from alembic import context
 
 from choral.stores.tables import METADATA, VERSION_TABLE
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=METADATA,
-    version_table=VERSION_TABLE,
-    transactional_ddl=True,  # in SQLite, too: its transactions are begun by hand
-)
-context.run_migrations()
+
+def _run() -> None:
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=METADATA,
+        version_table=VERSION_TABLE,
+        transactional_ddl=True,  # in SQLite, too: its transactions are begun by hand
+    )
+    context.run_migrations()
+
+
+if hasattr(context, "config"):  # Alembic runs this file; who merely imports it runs nothing
+    _run()
