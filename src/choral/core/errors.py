@@ -28,6 +28,7 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── ResumeMismatch          the unfinished run has another configuration
 │   ├── Fenced                  another process drives this run now
 │   ├── Conflict                a log has grown since it was read
+│   ├── StoreUnavailable        the storage cannot be reached just now
 │   └── CorruptBlob             stored bytes do not match their digest
 ├── TransferError               bytes that came are not those that were announced (exit 1)
 │   ├── Malformed               they are no message, or one that says what cannot be
@@ -240,6 +241,14 @@ class Conflict(StoreError):
     retryable = True
 
 
+class StoreUnavailable(StoreError):
+    """The storage cannot be reached just now; whether the last write happened is not known."""
+
+    code = "store_unavailable"
+    exit_code = 1
+    retryable = True
+
+
 class CorruptBlob(StoreError):
     """Stored bytes do not match their digest."""
 
@@ -329,6 +338,7 @@ GRPC_STATUS: dict[str, str] = {
     "nothing_to_resume": "NOT_FOUND",
     "fenced": "ABORTED",
     "conflict": "ABORTED",
+    "store_unavailable": "UNAVAILABLE",
     "corrupt_blob": "DATA_LOSS",
     "transfer": "INVALID_ARGUMENT",
     "too_large": "RESOURCE_EXHAUSTED",

@@ -93,15 +93,26 @@ class RunStore(Protocol):
         ...
 
     def acquire(self, run_id: str) -> Lease:
-        """Take a run over: everyone who held it before is fenced off."""
+        """Take a run over, whoever holds it: everyone who held it before is fenced off."""
         ...
 
-    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
+    def append(
+        self,
+        lease: Lease,
+        records: Iterable[Record],
+        *,
+        expect: int | None = None,
+        forget: str | None = None,
+    ) -> int:
         """Append records in one transaction; on return they are durable.
+
+        Where the outcome is not known (`StoreUnavailable`), repeat the call with the same `expect`:
+        either nothing had been written, or it raises `Conflict` and `read` tells what is there.
 
         Args:
             lease: The right to write.
             records: What to append.
+            expect: How many records the writer believes were ever appended; None not to ask.
             forget: A kind of records: those of it that are in the log already are removed in the
                 same transaction. Something must be appended with it.
 
@@ -110,6 +121,7 @@ class RunStore(Protocol):
 
         Raises:
             Fenced: Someone took the run over; nothing was written.
+            Conflict: The log holds another number than `expect`; nothing was written.
         """
         ...
 
@@ -119,6 +131,46 @@ class RunStore(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+        ...
+
+
+class SharedRunStore(RunStore, Protocol):
+    """Runs that several processes stand ready to drive, one at a time each.
+
+    A lease taken with `claim` lasts for some seconds and is renewed while its owner lives. When it
+    is over, another one may claim the run. That a lease is over forbids its holder nothing as long
+    as nobody took the run: what fences a writer off is the epoch, never a clock.
+    """
+
+    def claim(self, run_id: str, *, owner: str, seconds: float) -> Lease | None:
+        """Take a run where nobody's lease lasts, or where the lease that lasts is the owner's own.
+
+        Args:
+            run_id: The run.
+            owner: Who takes it, such as the name of a process.
+            seconds: How long the lease lasts, at least 0.
+
+        Returns:
+            The lease, with a new epoch; None where someone else holds the run or is about to.
+
+        Raises:
+            NothingToResume: There is no such run.
+        """
+        ...
+
+    def renew(self, lease: Lease, *, seconds: float) -> None:
+        """Let a lease last for `seconds` from now. Raises `Fenced` where the run was taken over."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """End a lease: the run may be claimed, and this lease writes no more.
+
+        Nothing happens where the run was taken over already.
+        """
+        ...
+
+    def claimable(self) -> Sequence[str]:
+        """Return the ids of the runs that nobody's lease lasts for, oldest first."""
         ...
 
 

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from choral.core.errors import Conflict, CorruptBlob, Fenced, NothingToResume, RunExists
 from choral.core.ports import Lease, Record
+from choral.stores.leases import check_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """Who may drive a run, and until when."""
+
+    owner: str | None
+    until: float
+
+
+_OVER = _Term(None, -math.inf)
 
 
 class MemoryRunStore:
-    """Runs in a dictionary."""
+    """Runs in a dictionary.
 
-    def __init__(self) -> None:
+    Args:
+        now: Seconds since some start, for leases.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lock = threading.Lock()
         self._headers: dict[str, dict[str, Any]] = {}
         self._logs: dict[str, list[Record]] = {}
         self._epochs: dict[str, int] = {}
         self._counts: dict[str, int] = {}
+        self._terms: dict[str, _Term] = {}
 
     def create(self, run_id: str, header: dict[str, Any]) -> None:
         """Make a run."""
-        if run_id in self._headers:
-            raise RunExists(f"run `{run_id}` exists")
-        self._headers[run_id] = header
-        self._logs[run_id] = []
-        self._epochs[run_id] = self._counts[run_id] = 0
+        with self._lock:
+            if run_id in self._headers:
+                raise RunExists(f"run `{run_id}` exists")
+            self._headers[run_id] = header
+            self._logs[run_id] = []
+            self._epochs[run_id] = self._counts[run_id] = 0
+            self._terms[run_id] = _OVER
 
     def header(self, run_id: str) -> dict[str, Any]:
         """Return a run's header."""
@@ -40,24 +65,71 @@ class MemoryRunStore:
 
     def acquire(self, run_id: str) -> Lease:
         """Take a run over."""
+        with self._lock:
+            return self._take(run_id, _OVER)
+
+    def _take(self, run_id: str, term: _Term) -> Lease:
         self.header(run_id)
         self._epochs[run_id] += 1
+        self._terms[run_id] = term
         return Lease(run_id, self._epochs[run_id])
 
-    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
+    def append(
+        self,
+        lease: Lease,
+        records: Iterable[Record],
+        *,
+        expect: int | None = None,
+        forget: str | None = None,
+    ) -> int:
         """Append records."""
+        new = list(records)
+        with self._lock:
+            self._check(lease)
+            count, log = self._counts[lease.run_id], self._logs[lease.run_id]
+            if expect not in (None, count):
+                raise Conflict(f"run `{lease.run_id}` holds {count} records, not {expect}")
+            log[:] = [record for record in log if record.kind != forget] + new
+            self._counts[lease.run_id] += len(new)
+            return self._counts[lease.run_id]
+
+    def _check(self, lease: Lease) -> None:
         self.header(lease.run_id)
         if self._epochs[lease.run_id] != lease.epoch:
             raise Fenced(f"run `{lease.run_id}` was taken over by another process")
-        new, log = list(records), self._logs[lease.run_id]
-        log[:] = [record for record in log if record.kind != forget] + new
-        self._counts[lease.run_id] += len(new)
-        return self._counts[lease.run_id]
 
     def read(self, run_id: str) -> Iterator[Record]:
         """Return the records of a run."""
         self.header(run_id)
         return iter(tuple(self._logs[run_id]))
+
+    def claim(self, run_id: str, *, owner: str, seconds: float) -> Lease | None:
+        """Take a run where nobody else's lease lasts."""
+        with self._lock:
+            self.header(run_id)
+            term = self._terms[run_id]
+            if term.until > self._now() and term.owner != owner:
+                return None
+            return self._take(run_id, _Term(owner, self._now() + check_seconds(seconds)))
+
+    def renew(self, lease: Lease, *, seconds: float) -> None:
+        """Let a lease last longer."""
+        with self._lock:
+            self._check(lease)
+            owner = self._terms[lease.run_id].owner
+            self._terms[lease.run_id] = _Term(owner, self._now() + check_seconds(seconds))
+
+    def release(self, lease: Lease) -> None:
+        """End a lease."""
+        with self._lock, suppress(Fenced):
+            self._check(lease)
+            self._take(lease.run_id, _OVER)
+
+    def claimable(self) -> Sequence[str]:
+        """Return the runs that nobody's lease lasts for, oldest first."""
+        with self._lock:
+            now = self._now()
+            return tuple(run_id for run_id, term in self._terms.items() if term.until <= now)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -4,41 +4,103 @@ from pathlib import Path
 
 import pytest
 
+from choral.stores.blobs import open_blobs
+from choral.stores.database import open_database
 from choral.stores.files import FolderBlobStore
-from choral.stores.memory import MemoryBlobStore, MemoryRunStore
-from choral.stores.sqlite import SqliteRunStore
-from choral.testing import BLOB_STORE_LAWS, RUN_STORE_LAWS
+from choral.stores.memory import MemoryBlobStore, MemoryLogStore, MemoryRunStore
+from choral.testing import (
+    BLOB_STORE_LAWS,
+    LOG_STORE_LAWS,
+    RUN_STORE_LAWS,
+    SHARED_RUN_STORE_LAWS,
+)
 
 
-def memory_runs(_: Path):
+@pytest.fixture
+def opened():
+    """Return a function that opens something and closes it after the test."""
+    found = []
+
+    def open_(opener):
+        found.append(opener())
+        return found[-1]
+
+    yield open_
+    for store in found:
+        store.close()
+
+
+@pytest.fixture
+def memory_runs():
     store = MemoryRunStore()
     return lambda: store
 
 
-def sqlite_runs(folder: Path):
-    return lambda: SqliteRunStore(folder / "run.db")
+@pytest.fixture
+def memory_logs():
+    store = MemoryLogStore()
+    return lambda: store
 
 
-def memory_blobs(_: Path):
+@pytest.fixture
+def sqlite(tmp_path, opened):
+    return lambda: opened(lambda: open_database(f"sqlite:///{tmp_path}/run.db"))
+
+
+@pytest.fixture
+def postgresql(postgres_url, opened):
+    return lambda: opened(lambda: open_database(postgres_url))
+
+
+@pytest.fixture
+def memory_blobs():
     store = MemoryBlobStore()
     return lambda: store
 
 
-def folder_blobs(folder: Path):
-    return lambda: FolderBlobStore(folder / "blobs")
+@pytest.fixture
+def folder_blobs(tmp_path: Path):
+    return lambda: FolderBlobStore(tmp_path / "blobs")
 
 
-RUN_STORES = [memory_runs, sqlite_runs]
-BLOB_STORES = [memory_blobs, folder_blobs]
+@pytest.fixture
+def s3_blobs(s3_url):
+    return lambda: open_blobs(s3_url)
 
 
-@pytest.mark.parametrize("law", RUN_STORE_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("store", RUN_STORES, ids=lambda store: store.__name__)
-def test_run_store(store, law, tmp_path):
-    law(store(tmp_path))
+POSTGRES = pytest.param("postgresql", marks=pytest.mark.xdist_group("postgres"))
+RUN_STORES = ["memory_runs", "sqlite", POSTGRES]
+LOG_STORES = ["memory_logs", "sqlite", POSTGRES]
+BLOB_STORES = [
+    "memory_blobs",
+    "folder_blobs",
+    pytest.param("s3_blobs", marks=pytest.mark.xdist_group("s3")),
+]
 
 
-@pytest.mark.parametrize("law", BLOB_STORE_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("store", BLOB_STORES, ids=lambda store: store.__name__)
-def test_blob_store(store, law, tmp_path):
-    law(store(tmp_path))
+def laws(table):
+    return pytest.mark.parametrize("law", table, ids=lambda law: law.__name__)
+
+
+@laws(RUN_STORE_LAWS)
+@pytest.mark.parametrize("store", RUN_STORES)
+def test_run_store(store, law, request):
+    law(request.getfixturevalue(store))
+
+
+@laws(SHARED_RUN_STORE_LAWS)
+@pytest.mark.parametrize("store", RUN_STORES)
+def test_shared_run_store(store, law, request):
+    law(request.getfixturevalue(store))
+
+
+@laws(LOG_STORE_LAWS)
+@pytest.mark.parametrize("store", LOG_STORES)
+def test_log_store(store, law, request):
+    law(request.getfixturevalue(store))
+
+
+@laws(BLOB_STORE_LAWS)
+@pytest.mark.parametrize("store", BLOB_STORES)
+def test_blob_store(store, law, request):
+    law(request.getfixturevalue(store))

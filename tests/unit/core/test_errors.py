@@ -47,6 +47,7 @@ TABLE = {
     "ResumeMismatch": ("StoreError", "resume_mismatch", 2, "FAILED_PRECONDITION"),
     "Fenced": ("StoreError", "fenced", 1, "ABORTED"),
     "Conflict": ("StoreError", "conflict", 1, "ABORTED"),
+    "StoreUnavailable": ("StoreError", "store_unavailable", 1, "UNAVAILABLE"),
     "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
     "TransferError": ("ChoralError", "transfer", 1, "INVALID_ARGUMENT"),
     "Malformed": ("TransferError", "malformed", 1, "INVALID_ARGUMENT"),
@@ -102,9 +103,10 @@ def test_class_has_its_parent_code_exit_code_and_status(name: str) -> None:
 
 
 def test_what_may_succeed_later() -> None:
-    """A truncated, disordered or corrupt transfer is sent again; nothing else is, by itself."""
+    """A broken transfer, a lost race for a log, and what is out of reach; nothing else."""
     retryable = {kind.__name__ for kind in tree() if kind.retryable}
-    assert retryable == {"Conflict", "Truncated", "OutOfOrder", "CorruptChunk", "Unavailable"}
+    transfers = {"Truncated", "OutOfOrder", "CorruptChunk"}
+    assert retryable == transfers | {"Conflict", "StoreUnavailable", "Unavailable"}
 
 
 def test_codes_are_unique() -> None:

@@ -26,8 +26,8 @@ def test_what_is_no_database_is_named(tmp_path):
 def test_another_format_is_refused(tmp_path):
     SqliteRunStore(tmp_path / "run.db").close()
     with sqlite3.connect(tmp_path / "run.db") as db:
-        db.execute("UPDATE format SET version = 99")
-    with pytest.raises(StoreError, match="format 99, this version reads 1"):
+        db.execute("UPDATE choral_version SET version_num = '99'")
+    with pytest.raises(StoreError, match="format 99, this version reads 2"):
         SqliteRunStore(tmp_path / "run.db")
 
 
