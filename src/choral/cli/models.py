@@ -271,7 +271,7 @@ def _lineage_rows(body: Mapping[str, Any]) -> dict[str, str]:
     cohort = f"{min(sizes)} to {max(sizes)} clients a round" if sizes else "not known"
     privacy = body.get("privacy", {})
     epsilon = privacy.get("epsilon")
-    schema = body.get("data_schema") or body.get("config", {}).get("simulation", {}).get("schema")
+    schema = body.get("data_schema")
     aggregation = body.get("aggregation", {})
     return {
         "run": str(body["run_id"]) + (", in use" if body["current"] else ""),
@@ -284,7 +284,9 @@ def _lineage_rows(body: Mapping[str, Any]) -> dict[str, str]:
         "aggregation": str(aggregation.get("kind")),
         "privacy": f"{privacy.get('level')}, "
         + ("no mechanism ran" if epsilon is None else f"epsilon {epsilon:.3g}"),
-        "data schema": str(schema or "none declared"),
+        "data schema": f"version {schema['version']}, {schema['fingerprint']}"
+        if schema
+        else "none declared",
         "spec": str(body.get("spec", {}).get("digest")),
         "metrics": _words(body.get("metrics", {})),
         "seed": str(body.get("seed")),

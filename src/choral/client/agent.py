@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -31,6 +31,7 @@ from choral.core.errors import (
     DataError,
     Malformed,
     Refused,
+    SchemaMismatch,
     Stale,
     Unavailable,
     by_code,
@@ -40,6 +41,7 @@ from choral.core.ports import Clock, Rand
 from choral.federation.participant import Failed
 from choral.wire.errors import from_rpc_error
 from choral.wire.joining import (
+    MAX_SCHEMA_BYTES,
     Join,
     bucket_of,
     join_to_proto,
@@ -56,6 +58,8 @@ BACKOFF_S: Final = (0.5, 30.0)
 LEAST_REST_S: Final = 0.05
 """A coordinator that answers at once with nothing is not asked again in a tight loop."""
 LONGEST_REST_S: Final = 3600.0
+MAX_TEXT: Final = 1000
+"""Characters of the coordinator's words on one line of the log."""
 AGAIN_S: Final = 1.0
 """Rest before work that failed is tried again."""
 
@@ -118,6 +122,7 @@ class Agent:
         self._reached = True
         self._tries = 0
         self._failed = b""
+        self._refusals: list[str] = []
 
     async def run(self, *, until_done: bool = False) -> Ended | None:
         """Work until cancelled, or until a run has ended that this client took part in.
@@ -175,7 +180,11 @@ class Agent:
             found = from_rpc_error(error)
             if isinstance(found, Refused | Malformed) and not found.retryable:
                 raise found from None
-            await self._pause(found)
+            if isinstance(found, SchemaMismatch):
+                self._refused([f"{found.code}: {found}"])
+                await self._back_off()
+            else:
+                await self._pause(found)
             return None
         if not self._reached or not self._tries:
             self._say(f"connected to {self._settings.coordinator}")
@@ -200,7 +209,7 @@ class Agent:
         await asyncio.sleep(seconds)
 
     def _offer(self) -> Join:
-        tasks = self._policy.file.tasks
+        tasks, schema = self._policy.file.tasks, self._described.schema_json
         return Join(
             client=self._client,
             tasks=tuple(dict.fromkeys(tasks)),
@@ -210,14 +219,27 @@ class Agent:
             strata=self._settings.strata,
             capabilities=() if self._policy.file.secure_aggregation == "off" else ("secure",),
             wait_s=HELD_S,
+            schema_json=schema if len(schema) <= MAX_SCHEMA_BYTES else b"",
         )
 
+    def _refused(self, refusals: Sequence[str]) -> None:
+        """Say which runs do not ask this client, each time that it is something else."""
+        said = ["".join(c for c in text[:MAX_TEXT] if c.isprintable()) for text in refusals[:8]]
+        for text in said:
+            if text not in self._refusals:
+                self._say(f"refused: {text}", logging.WARNING)
+        self._refusals = said
+
     async def _pause(self, why: ChoralError) -> None:
-        """Wait before the next attempt to connect, at random so that clients come apart."""
-        least, most = BACKOFF_S
+        """Wait before the next attempt to connect."""
         if self._reached:
             self._say(f"{self._settings.coordinator} is not there: {why.message}", logging.WARNING)
         self._reached = False
+        await self._back_off()
+
+    async def _back_off(self) -> None:
+        """Rest, the longer the more often, at random so that clients come apart."""
+        least, most = BACKOFF_S
         longest = min(most, least * 2.0 ** min(self._tries, 16))
         self._tries += 1
         await self._rest(least / 2 + self._share() * (longest - least / 2))
@@ -236,6 +258,7 @@ class Agent:
             return Ended(done.run_id, completed, done.reason)
         if kind == "come_back":
             back = answer.come_back
+            self._refused(back.refusals)
             wait = back.after_s + self._share() * back.window_s
             await self._rest(min(max(LEAST_REST_S, wait), LONGEST_REST_S))
         elif kind == "assignment":

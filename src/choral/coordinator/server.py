@@ -154,6 +154,8 @@ class Server:
             uploads=Uploads(uploads, self._clock, self._pool),
             model=self.runs.model,
             spec=self._spec,
+            refusals=self.runs.refusals,
+            note=self.metrics.refused,
             clock=self._clock,
             pool=self._pool,
         )

@@ -70,6 +70,7 @@ def _check_words(file: FederationFile) -> None:
     for what, word in (
         ("evaluation.held_out", held_out if held_out and not is_reference(held_out) else None),
         ("simulation.schema", file.simulation.schema_),
+        ("schema", file.schema_),
     ):
         path = PurePosixPath(word or "")
         if path.is_absolute() or ".." in path.parts or "\0" in str(path):
