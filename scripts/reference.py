@@ -55,6 +55,7 @@ ADVICE = {
     "nothing_to_resume": "Start the run without `--resume`.",
     "resume_mismatch": "Give the configuration that the run was started with.",
     "fenced": "Let the other process go on.",
+    "conflict": "Try again: another process wrote first.",
     "corrupt_blob": "Restore the run's folder from a copy.",
     "transfer": "Send it again; where it comes back, look at what sends it.",
     "malformed": "Bring both sides to one version of Choral.",

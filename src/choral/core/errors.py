@@ -27,6 +27,7 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── NothingToResume         no unfinished run there
 │   ├── ResumeMismatch          the unfinished run has another configuration
 │   ├── Fenced                  another process drives this run now
+│   ├── Conflict                a log has grown since it was read
 │   └── CorruptBlob             stored bytes do not match their digest
 ├── TransferError               bytes that came are not those that were announced (exit 1)
 │   ├── Malformed               they are no message, or one that says what cannot be

@@ -104,7 +104,7 @@ def test_class_has_its_parent_code_exit_code_and_status(name: str) -> None:
 def test_what_may_succeed_later() -> None:
     """A truncated, disordered or corrupt transfer is sent again; nothing else is, by itself."""
     retryable = {kind.__name__ for kind in tree() if kind.retryable}
-    assert retryable == {"Truncated", "OutOfOrder", "CorruptChunk", "Unavailable"}
+    assert retryable == {"Conflict", "Truncated", "OutOfOrder", "CorruptChunk", "Unavailable"}
 
 
 def test_codes_are_unique() -> None:
