@@ -25,7 +25,7 @@ from choral.coordinator.world import World
 from choral.core.errors import ChoralError, ConfigError, NotBuilt, StoreError
 from choral.core.params import Params
 from choral.core.ports import Observer
-from choral.core.selection import Strata
+from choral.core.selection import History, Strata
 from choral.core.tensors import encode_tensors
 from choral.federation.journal import Journal
 from choral.federation.setup import RunSetup
@@ -57,6 +57,9 @@ class Run:
         reason: Why; empty where there is nothing to say.
         actor: What drives it, once it has begun.
         wanted: What it asks of clients, once that is known.
+        setup: Its setup, once its clients are known.
+        started: When it began to work, seconds since 1970.
+        over: When its thread was done with it.
         result: How it ended.
         error: What ended it, where that was a fault.
         ended: Set when the thread is done with it.
@@ -72,6 +75,9 @@ class Run:
     reason: str = ""
     actor: Actor | None = None
     wanted: Wanted | None = None
+    setup: RunSetup | None = None
+    started: float | None = None
+    over: float | None = None
     result: dict[str, Any] | None = None
     error: ChoralError | None = None
     ended: threading.Event = field(default_factory=threading.Event)
@@ -219,6 +225,7 @@ class Runs:
             run.status, run.reason = "failed", str(run.error)
         finally:
             self._say_goodbye(run)
+            run.over = datetime.now(UTC).timestamp()
             run.ended.set()
 
     def _drive_to_its_end(self, run: Run) -> None:
@@ -237,10 +244,10 @@ class Runs:
         try:
             while not run.inbox.empty():
                 actor.post(run.inbox.get())
-            started = datetime.now(UTC).timestamp()
+            run.started = datetime.now(UTC).timestamp()
             actor.run()
             finished = not actor.drained
-            self._finish(run, setup, folder, started=started)
+            self._finish(run, setup, folder, started=run.started)
         finally:
             if not finished or run.status != "completed":
                 folder.close()
@@ -269,7 +276,7 @@ class Runs:
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,
         )
-        run.actor, run.status = actor, "running"
+        run.setup, run.actor, run.status = setup, actor, "running"
         return setup, actor
 
     def _gather(self, run: Run) -> int | None:
@@ -354,7 +361,7 @@ class Runs:
             engine=ENGINE,
             params=conductor.params,
             spec=conductor.spec,
-            coverage=coverage(setup.source, conductor.machine.history, by=setup.strata).as_json(),
+            coverage=reached(setup, conductor.machine.history),
             duration_s=now.timestamp() - started,
             finished=now.isoformat(timespec="seconds"),
             identity="verified" if self._terms.verified else "unverified",
@@ -421,6 +428,14 @@ class Runs:
         finally:
             whole.close()
         return header if "federation" in header else None
+
+
+def reached(setup: RunSetup, history: History) -> dict[str, Any]:
+    """Return whom a run has reached so far, of all that were ever there."""
+    source = setup.source
+    population = source.everybody if isinstance(source, Population) else source
+    copied = History(dict(history.completed), dict(history.last_seen))  # its thread goes on
+    return coverage(population, copied, by=setup.strata).as_json()
 
 
 def trigger_of(file: FederationFile) -> Trigger:

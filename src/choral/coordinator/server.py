@@ -204,6 +204,7 @@ class Server:
             events=self._logs.get,
             clock=self._clock,
             pool=self._pool,
+            verified=self._settings.credentials is not None,
         )
         note = self.metrics.refused
         streams = frozenset({"get_global_model", "WatchRun"})
