@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import grpc
 
@@ -58,6 +59,8 @@ BACKOFF_S: Final = (0.5, 30.0)
 LEAST_REST_S: Final = 0.05
 """A coordinator that answers at once with nothing is not asked again in a tight loop."""
 LONGEST_REST_S: Final = 3600.0
+ROUND: Final = "the round"
+EVALUATION: Final = "the evaluation"
 MAX_TEXT: Final = 1000
 """Characters of the coordinator's words on one line of the log."""
 AGAIN_S: Final = 1.0
@@ -262,43 +265,50 @@ class Agent:
             wait = back.after_s + self._share() * back.window_s
             await self._rest(min(max(LEAST_REST_S, wait), LONGEST_REST_S))
         elif kind == "assignment":
-            await self._guarded(
-                answer.assignment.token, calls, self._rounds.train, answer.assignment
-            )
+            given = answer.assignment
+            work = partial(self._rounds.train, given, calls)
+            await self._guarded(given.token, calls, work, what=ROUND)
         elif kind == "evaluation":
-            await self._guarded(
-                answer.evaluation.token, calls, self._rounds.measure, answer.evaluation
-            )
+            asked = answer.evaluation
+            work = partial(self._rounds.measure, asked, calls)
+            await self._guarded(asked.token, calls, work, what=EVALUATION)
         return None
 
     async def _guarded(
         self,
         token: bytes,
         calls: Calls,
-        work: Callable[[Any, Calls], Awaitable[None]],
-        message: Any,
+        work: Callable[[], Awaitable[None]],
+        *,
+        what: str,
     ) -> None:
         """Do some work; whatever goes wrong, say so, and go on with the next."""
         if token == self._failed:
             await self._rest(AGAIN_S)  # the coordinator did not hear that it failed before
         try:
-            await work(message, calls)
+            await work()
         except Stale as error:
             self._say(f"the work is over: {error.message}")
         except ChoralError as error:
-            await self._tell_failure(token, calls, error)
+            await self._tell_failure(token, calls, error, what=what)
         except grpc.RpcError as error:
             self._say(f"the coordinator: {from_rpc_error(error)}", logging.WARNING)
         except OSError as error:
-            await self._tell_failure(token, calls, Unavailable(f"this site's disk: {error}"))
+            found = Unavailable(f"this site's disk: {error}")
+            await self._tell_failure(token, calls, found, what=what)
         except Exception as error:  # noqa: BLE001  # one round never takes the client with it
             text = "".join(traceback.format_exception(error))
-            found = ClientError(f"{type(error).__name__}: {error}", details=text)
-            await self._tell_failure(token, calls, found)
+            fault = ClientError(f"{type(error).__name__}: {error}", details=text)
+            await self._tell_failure(token, calls, fault, what=what)
 
-    async def _tell_failure(self, token: bytes, calls: Calls, error: ChoralError) -> None:
+    async def _tell_failure(
+        self, token: bytes, calls: Calls, error: ChoralError, *, what: str
+    ) -> None:
         self._failed = token
-        self._say(f"failed: {error.code}: {error}", logging.WARNING)
+        if isinstance(error, Refused):
+            self._say(f"refused: {error}", logging.WARNING if what == ROUND else logging.INFO)
+        else:
+            self._say(f"{what} failed: {error.code}: {error}", logging.WARNING)
         if error.details:
             LOG.warning("%s", error.details)
         private = issubclass(by_code(error.code), PRIVATE)

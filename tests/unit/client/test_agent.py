@@ -195,12 +195,17 @@ def test_what_is_no_finite_number_is_not_reported(federation, meet):
     assert found.metrics == {"accuracy": 0.5}
 
 
-def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet):
+def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet, caplog):
+    caplog.set_level("INFO", "choral.client")
     policy = policy_of(PolicyFile(secure_aggregation="off", tasks=["*"]))
     federation.script.ask_evaluation("a", federation.plan)
     meet(federation, "a", policy=policy)
     assert not federation.script.evaluations
     assert only(federation.script)[0] == "refused"
+    (said,) = [r for r in caplog.records if "no metrics of this client alone" in r.message]
+    assert said.message.startswith("a: refused: the site's policy")
+    assert said.levelname == "INFO"
+    assert "failed" not in caplog.text
 
 
 # --- refusals and failures ------------------------------------------------------------------------
