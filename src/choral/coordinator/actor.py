@@ -40,6 +40,7 @@ from choral.core.errors import (
     ConfigError,
     PlanError,
     Stale,
+    StoreError,
     UpdateRejected,
 )
 from choral.core.params import ClientId, Params
@@ -459,6 +460,8 @@ class Actor:
             return attempt.sum.take(client, upload)
         except ChoralError as error:
             return Failed(client, error.code, str(error))
+        except OSError as error:
+            return Failed(client, StoreError.code, f"the upload cannot be read: {error.strerror}")
 
     def _receipt(self, ticket: Ticket, message: Arrived) -> Receipt:
         plan = ticket.plan

@@ -25,6 +25,9 @@ from choral.wire.v1 import admin_pb2 as pb
 from choral.wire.versions import PROTOCOL_VERSION, check_version
 
 POLL_S: Final = 0.25
+STOP_POLL_S: Final = 0.02
+STOPPING_S: Final = 10.0
+"""Longest wait for a run that was asked to stop."""
 
 
 class AdminService:
@@ -39,6 +42,7 @@ class AdminService:
         clock: Time.
         pool: Threads for what takes time.
         verified: Whether clients' identities are proved by certificates.
+        model_bytes: Largest built-in model that can be submitted.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class AdminService:
         clock: Clock,
         pool: ThreadPoolExecutor,
         verified: bool,
+        model_bytes: int,
     ) -> None:
         self._runs = runs
         self._desk = desk
@@ -61,6 +66,7 @@ class AdminService:
         self._clock = clock
         self._pool = pool
         self._verified = verified
+        self._model_bytes = model_bytes
 
     def _caller(self, call: str, request: Any, context: Context) -> Caller:
         caller = self._callers(context)
@@ -82,14 +88,14 @@ class AdminService:
     ) -> pb.CreateRunResponse:
         """Begin a run."""
         caller = self._caller("CreateRun", request, context)
-        file = submitted(request.federation_json)
-        loop = asyncio.get_running_loop()
-        run = await loop.run_in_executor(
-            self._pool,
-            lambda: self._runs.submit(
+
+        def submit() -> Run:
+            file = submitted(request.federation_json, model_bytes=self._model_bytes)
+            return self._runs.submit(
                 file, self._place, owner=caller.id, request_id=request.request_id[:128]
-            ),
-        )
+            )
+
+        run = await asyncio.get_running_loop().run_in_executor(self._pool, submit)
         return pb.CreateRunResponse(protocol_version=PROTOCOL_VERSION, run_id=run.id)
 
     async def ListRuns(  # noqa: N802
@@ -145,8 +151,9 @@ class AdminService:
         run = self._run("StopRun", caller, request.run_id)
         words = "".join(c if c.isprintable() else " " for c in request.reason[:200])
         run.post(Stop(words or f"stopped by {caller.id}"))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, run.ended.wait, 10.0)
+        over = self._clock.monotonic() + STOPPING_S
+        while not run.ended.is_set() and self._clock.monotonic() < over:
+            await asyncio.sleep(STOP_POLL_S)
         return pb.StopRunResponse(protocol_version=PROTOCOL_VERSION, status=STATUS[run.status])
 
     async def OpenRound(  # noqa: N802

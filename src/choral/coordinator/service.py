@@ -27,6 +27,7 @@ from choral.core.errors import (
     Refused,
     SchemaMismatch,
     Stale,
+    TooLarge,
     by_code,
 )
 from choral.core.params import ClientId, Spec
@@ -54,6 +55,10 @@ MAX_WAIT_S: Final = 30.0
 """Longest time that a call is held."""
 MAX_BODY: Final = 4 << 20
 """Bytes of a message of secure aggregation."""
+MAX_SAID: Final = 32 << 20
+"""Bytes of all messages of one client in one attempt, many times what an honest one needs."""
+MESSAGE_BYTES: Final = 256
+"""Counted for each message besides its own bytes: very many small ones are work, too."""
 MAX_TEXT: Final = 500
 """Characters of a client's own words."""
 MAX_REFUSALS: Final = 8
@@ -286,6 +291,12 @@ class Service:
             raise Malformed(f"a message of {len(request.body)} bytes, expected up to {MAX_BODY}")
         if bool(request.sequence) != bool(request.body):
             raise OutOfOrder("a message without a number, or a number without a message")
+        if request.body:
+            ticket.said_bytes += len(request.body) + MESSAGE_BYTES
+        if ticket.said_bytes > MAX_SAID:
+            raise TooLarge(
+                f"messages of {ticket.said_bytes} bytes for one round, expected up to {MAX_SAID}"
+            )
         for body in ticket.mailbox.take(request):
             if not ticket.over:
                 ticket.post(Said(ticket, body))
