@@ -445,6 +445,9 @@ class Actor:
             message.upload.discard()
             ticket.done = True
             yield self.conductor.note_failed(ticket.plan, failed)
+            outcome = self._outcome(attempt)
+            if outcome is not None:
+                yield outcome
             return
         ticket.done = True
         self._replies[client] = message.reply
