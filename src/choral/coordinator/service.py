@@ -142,7 +142,8 @@ class Service:
             return self._come_back(version, "the coordinator is being stopped", after_s=1.0)
         told, fits = self._refusals(join)
         apart = None if fits else next((t for t in told if _is_apart(t)), None)
-        held_s = 0.0 if apart is not None else min(join.wait_s, MAX_WAIT_S)
+        unheard = not fits and any(t.text[:MAX_TEXT] not in self._told_to(join) for t in told)
+        held_s = 0.0 if apart is not None or unheard else min(join.wait_s, MAX_WAIT_S)
         found = await self._desk.wait(join, at_most_s=held_s)
         if found is None:
             if apart is not None:
@@ -178,11 +179,14 @@ class Service:
         )
         return pb.JoinResponse(protocol_version=version, evaluation=task_to_proto(task))
 
+    def _told_to(self, join: Join) -> Sequence[str]:
+        return self._told.get(join.client, ())
+
     def _noted(self, join: Join, told: list[Told]) -> list[str]:
         """Log and count why runs do not ask a client, where that is new; return it in words."""
         words = [t.text[:MAX_TEXT] for t in told[:MAX_REFUSALS]]
         for refusal, text in zip(told, words, strict=False):
-            if text not in self._told.get(join.client, ()):
+            if text not in self._told_to(join):
                 LOG.info("%s does not suit %s", join.client, text)
                 self._note("JoinRound", refusal.error.code)
         self._told[join.client] = words
