@@ -42,6 +42,7 @@ name: bad
 model: {type: linear, input_dim: 2}
 rounds: 2
 clients_per_round: 3
+local: {epochs: 3}
 round: {quorum: 2, backoff_s: 0.05}
 start: {manual: true}
 evaluation: {clients: false}
