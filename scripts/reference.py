@@ -56,6 +56,8 @@ ADVICE = {
     "resume_mismatch": "Give the configuration that the run was started with.",
     "fenced": "Let the other process go on.",
     "conflict": "Try again: another process wrote first.",
+    "tampered_ledger": "Stop, and find out who changed it; restore it from a copy.",
+    "rolled_back_ledger": "Restore the newest copy: releases since then are not in this one.",
     "corrupt_blob": "Restore the run's folder from a copy.",
     "transfer": "Send it again; where it comes back, look at what sends it.",
     "malformed": "Bring both sides to one version of Choral.",
@@ -66,6 +68,7 @@ ADVICE = {
     "corrupt_chunk": "Go on from the offset that is held; look at the network where it comes back.",
     "unavailable": "Try again later; look at the address, the network and the certificates.",
     "refused": "Ask whoever owns the policy.",
+    "budget_exhausted": "Ask whoever owns the budget; the message says what is left.",
     "stale": "Nothing: ask for new work. A client does that by itself.",
     "version_mismatch": "Upgrade the older side.",
 }

@@ -13,11 +13,24 @@ import choral
 
 SOURCE = Path(choral.__file__).parent
 LIMIT_S = 0.3
-HEAVY = {"torch", "sklearn", "pyarrow", "scipy", "pandas", "sqlalchemy", "typer", "rich"}
+HEAVY = {
+    "torch",
+    "sklearn",
+    "pyarrow",
+    "scipy",
+    "dp_accounting",
+    "opacus",
+    "pandas",
+    "sqlalchemy",
+    "typer",
+    "rich",
+}
 IMPURE = {"time", "random", "asyncio", "threading", "socket", "logging"}
 FRAMEWORKS = {"torch", "sklearn", "jax", "tensorflow", "ray", "grpc"}
 PURE_ROOMS = [
-    room for room in ("core", "crypto", "secagg", "federation") if (SOURCE / room).is_dir()
+    room
+    for room in ("core", "crypto", "secagg", "privacy", "federation")
+    if (SOURCE / room).is_dir()
 ]
 
 PROGRAM = """

@@ -28,6 +28,8 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── ResumeMismatch          the unfinished run has another configuration
 │   ├── Fenced                  another process drives this run now
 │   ├── Conflict                a log has grown since it was read
+│   ├── TamperedLedger          a privacy ledger has been edited, cut or reordered
+│   │   └── RolledBackLedger    it is older than one that was seen before
 │   └── CorruptBlob             stored bytes do not match their digest
 ├── TransferError               bytes that came are not those that were announced (exit 1)
 │   ├── Malformed               they are no message, or one that says what cannot be
@@ -38,6 +40,7 @@ ChoralError                     code, hint, exit code, retryable
 │   └── CorruptChunk            a chunk does not match its checksum
 ├── Unavailable                 the other side cannot be reached, or not yet (exit 1)
 └── Refused                     policy, budget or authorisation (exit 3)
+    ├── BudgetExhausted         a release would pass the privacy budget
     ├── Stale                   a token of work that is over, or of nobody's
     └── VersionMismatch         the two sides have no version of the protocol in common
 ```
@@ -240,6 +243,19 @@ class Conflict(StoreError):
     retryable = True
 
 
+class TamperedLedger(StoreError):
+    """A privacy ledger has been edited, cut or reordered."""
+
+    code = "tampered_ledger"
+    exit_code = 1
+
+
+class RolledBackLedger(TamperedLedger):
+    """A privacy ledger is older than one that was seen before."""
+
+    code = "rolled_back_ledger"
+
+
 class CorruptBlob(StoreError):
     """Stored bytes do not match their digest."""
 
@@ -306,6 +322,12 @@ class Refused(ChoralError):
     exit_code = 3
 
 
+class BudgetExhausted(Refused):
+    """A release would pass the privacy budget of its population."""
+
+    code = "budget_exhausted"
+
+
 class Stale(Refused):
     """A token of work that is over, or of nobody's."""
 
@@ -329,6 +351,7 @@ GRPC_STATUS: dict[str, str] = {
     "nothing_to_resume": "NOT_FOUND",
     "fenced": "ABORTED",
     "conflict": "ABORTED",
+    "tampered_ledger": "DATA_LOSS",
     "corrupt_blob": "DATA_LOSS",
     "transfer": "INVALID_ARGUMENT",
     "too_large": "RESOURCE_EXHAUSTED",
@@ -338,6 +361,7 @@ GRPC_STATUS: dict[str, str] = {
     "corrupt_chunk": "DATA_LOSS",
     "unavailable": "UNAVAILABLE",
     "refused": "PERMISSION_DENIED",
+    "budget_exhausted": "FAILED_PRECONDITION",
     "version_mismatch": "FAILED_PRECONDITION",
     "error": "UNKNOWN",
 }

@@ -1,0 +1,1 @@
+"""Differential privacy: words, noise, clips, mechanisms, accountants and the ledger."""
