@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import bisect
+import itertools
 import math
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,7 +102,7 @@ def test_a_wide_sum_has_the_probabilities_that_the_page_of_the_module_states() -
 def test_what_a_sum_of_levels_is_off_by_is_below_the_stated_distance(sigma: float) -> None:
     levels = noise.discrete_gaussian_levels(sigma)
     off = 0.0
-    for (factor, narrow), (after, _) in zip(levels, levels[1:], strict=False):
+    for (factor, narrow), (after, _) in itertools.pairwise(levels):
         rest = sum(Fraction(f, after) ** 2 * v for f, v in levels if f >= after)
         t2 = 1 / (float(Fraction(after, factor) ** 2 / narrow) + 1 / float(rest))
         off += 4 * math.exp(-2 * math.pi**2 * t2)
@@ -138,7 +141,6 @@ def test_a_look_up_is_a_search_through_all_thresholds() -> None:
         words[:4] = [0, 2**64 - 1, table.high[0], table.high[-1]]
         rest = rng.integers(0, 2**64, words.size, dtype=np.uint64)
         whole = [(int(h) << 64) + int(low) for h, low in zip(table.high, table.low, strict=True)]
-        import bisect
 
         slow = [
             table.least + bisect.bisect_right(whole, (int(w) << 64) + int(r))
@@ -192,7 +194,6 @@ def test_a_variance_out_of_range_is_refused(variance: float) -> None:
 
 
 def test_a_million_draws_take_less_than_half_a_second_of_cpu() -> None:
-    import time
 
     discrete_gaussian(Secret(SEED), sigma=2.0**23, size=1)
     skellam(Secret(SEED), variance=1e4, size=1)
