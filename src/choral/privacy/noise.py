@@ -133,7 +133,7 @@ def _gaussian_table(variance: Fraction) -> _Table:
     return _table(side[:0:-1] + side, 1 - len(side))
 
 
-def _skellam_end(variance: float, bits: float) -> int:
+def skellam_end(variance: float, bits: float) -> int:
     """Return k with P(X >= k) below 2^-bits for Skellam X, by Chernoff's bound."""
 
     def log_tail(k: float) -> float:
@@ -156,10 +156,10 @@ def _skellam_table(variance: Fraction) -> _Table:
     I_{k-1} = I_{k+1} + (2k / variance) I_k from far above the tail downward (Miller's recurrence):
     all terms are positive, and what was wrong at the start dies out.
     """
-    end = _skellam_end(float(variance), _TAIL_BITS)
+    end = skellam_end(float(variance), _TAIL_BITS)
     above, here = 0, 1 << _FRACTION
     side = []
-    for k in range(_skellam_end(float(variance), 3.0 * _TAIL_BITS), 0, -1):
+    for k in range(skellam_end(float(variance), 3.0 * _TAIL_BITS), 0, -1):
         above, here = (
             here,
             above + 2 * k * variance.denominator * here // variance.numerator,

@@ -160,6 +160,10 @@ def sampling_of(terms: Mapping[str, Any]) -> Sampling:
         raise ConfigError(f"sampling {kind}: {error}") from None
 
 
+UNSAMPLED: Final = NoSampling()
+"""The sampling that gives no credit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One use of a mechanism: what an accountant must know, and nothing else.
@@ -184,7 +188,7 @@ class Release:
     kind: Mechanism
     sigma: float
     sensitivity: float
-    sampling: Sampling = NoSampling()
+    sampling: Sampling = UNSAMPLED
     l1: float | None = None
     dimension: int = 0
     addends: int = 1
