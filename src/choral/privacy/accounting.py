@@ -226,7 +226,7 @@ def noise_multiplier_for(
     >>> from choral.privacy.vocabulary import NoSampling
     >>> z = noise_multiplier_for(epsilon=2.0, delta=1e-5, rounds=4, sampling=NoSampling())
     >>> round(z, 1)
-    4.2
+    4.0
     """
     whole("rounds", rounds, least=1)
     return smallest_noise(

@@ -315,11 +315,11 @@ def test_skellam_divergence_bounds_the_numeric_one_within_a_percent(order, varia
     assert bound <= 1.01 * truth
 
 
-def test_skellam_with_little_noise_costs_more_than_a_gaussian_but_is_still_a_bound() -> None:
+def test_with_little_skellam_noise_the_bound_is_loose_and_still_a_bound() -> None:
     for order in (2, 4, 8):
         bound = skellam_divergence([order], variance=4.0, l2=1.0, l1=1.0)[0]
         truth = skellam_numerically(order, 4.0, 1)
-        assert 0.9 * order / 8.0 < truth <= bound < 2 * truth
+        assert truth <= bound < 2 * truth
 
 
 def test_skellam_divergence_holds_at_whole_orders_only() -> None:
