@@ -96,11 +96,17 @@ class RunStore(Protocol):
         """Take a run over: everyone who held it before is fenced off."""
         ...
 
-    def append(self, lease: Lease, records: Iterable[Record]) -> int:
+    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
         """Append records in one transaction; on return they are durable.
 
+        Args:
+            lease: The right to write.
+            records: What to append.
+            forget: A kind of records: those of it that are in the log already are removed in the
+                same transaction. Something must be appended with it.
+
         Returns:
-            The number of records in the log.
+            The number of records that were ever appended to the log.
 
         Raises:
             Fenced: Someone took the run over; nothing was written.

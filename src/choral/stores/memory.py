@@ -18,6 +18,7 @@ class MemoryRunStore:
         self._headers: dict[str, dict[str, Any]] = {}
         self._logs: dict[str, list[Record]] = {}
         self._epochs: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def create(self, run_id: str, header: dict[str, Any]) -> None:
         """Make a run."""
@@ -25,7 +26,7 @@ class MemoryRunStore:
             raise RunExists(f"run `{run_id}` exists")
         self._headers[run_id] = header
         self._logs[run_id] = []
-        self._epochs[run_id] = 0
+        self._epochs[run_id] = self._counts[run_id] = 0
 
     def header(self, run_id: str) -> dict[str, Any]:
         """Return a run's header."""
@@ -43,13 +44,15 @@ class MemoryRunStore:
         self._epochs[run_id] += 1
         return Lease(run_id, self._epochs[run_id])
 
-    def append(self, lease: Lease, records: Iterable[Record]) -> int:
+    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
         """Append records."""
         self.header(lease.run_id)
         if self._epochs[lease.run_id] != lease.epoch:
             raise Fenced(f"run `{lease.run_id}` was taken over by another process")
-        self._logs[lease.run_id] += list(records)
-        return len(self._logs[lease.run_id])
+        new, log = list(records), self._logs[lease.run_id]
+        log[:] = [record for record in log if record.kind != forget] + new
+        self._counts[lease.run_id] += len(new)
+        return self._counts[lease.run_id]
 
     def read(self, run_id: str) -> Iterator[Record]:
         """Return the records of a run."""

@@ -132,7 +132,7 @@ class SqliteRunStore:
             raise NothingToResume(f"no run `{run_id}` in {self._path}")
         return Lease(run_id, epoch)
 
-    def append(self, lease: Lease, records: Iterable[Record]) -> int:
+    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
         """Append records in one transaction, fenced by the lease's epoch."""
         with self._begin() as db:
             epoch = db.execute(
@@ -153,6 +153,12 @@ class SqliteRunStore:
                 }
                 for offset, record in enumerate(records)
             ]
+            if rows and forget is not None:
+                db.execute(
+                    _EVENTS.delete().where(
+                        _EVENTS.c.run_id == lease.run_id, _EVENTS.c.kind == forget
+                    )
+                )
             if rows:
                 db.execute(_EVENTS.insert(), rows)
         return count + len(rows)
