@@ -33,6 +33,7 @@ from choral.privacy.vocabulary import (
     Release,
     check_delta,
     check_epsilon,
+    check_selection,
     release_of,
 )
 
@@ -80,12 +81,18 @@ class RunTerms:
         run: The run's id.
         releases: What one round releases.
         rounds: How many rounds are planned, from 1.
+        selection: Name of the selection that draws its cohorts.
         epsilon: The run's own limit, which warns and does not refuse; None for none.
+
+    Raises:
+        ConfigError: One of them is out of range.
+        PlanError: A release claims credit for a sampling that the selection does not do.
     """
 
     run: str
     releases: tuple[Release, ...]
     rounds: int
+    selection: str
     epsilon: float | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +102,8 @@ class RunTerms:
             object.__setattr__(self, "epsilon", real("run.epsilon", self.epsilon, above=0))
         if not self.run or not self.releases:
             raise ConfigError("a run needs an id and at least one release a round")
+        for release in self.releases:
+            check_selection(release.sampling, self.selection)
 
     @property
     def planned(self) -> Counter[Release]:
@@ -107,6 +116,7 @@ class RunTerms:
             "run": self.run,
             "releases": [r.as_json() for r in self.releases],
             "rounds": self.rounds,
+            "selection": self.selection,
             "epsilon": self.epsilon,
         }
 
@@ -233,7 +243,7 @@ def _opened(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
 def _run(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
     terms = body["terms"]
     releases = tuple(release_of(r) for r in terms["releases"])
-    run = RunTerms(terms["run"], releases, terms["rounds"], terms["epsilon"])
+    run = RunTerms(terms["run"], releases, terms["rounds"], terms["selection"], terms["epsilon"])
     if run.run in state.runs or state.alone is not None or (body["alone"] and state.runs):
         raise TamperedLedger(f"entry {number}: run `{run.run}` cannot be opened there")
     state.runs[run.run] = run

@@ -38,7 +38,7 @@ from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.privacy.accounting import epsilon_of, slack, with_slack
 from choral.privacy.adapters import divergence_tradeoff, rdp_tradeoff, total_divergence
 from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms
-from choral.privacy.vocabulary import Epsilon, Release
+from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
 _TRIES: Final = 1000
 """How often an entry is decided anew while others append."""
@@ -198,6 +198,7 @@ class PrivacyLedger:
 
         Raises:
             BudgetExhausted: It would pass the population's limit; nothing was reserved.
+            PlanError: A release claims credit for a sampling that the run's selection is not.
             Refused: The run was not declared, the population is kept for declared releases, or the
                 attempt reserved others or is settled.
         """
@@ -205,6 +206,8 @@ class PrivacyLedger:
         def decide(state: LedgerState) -> Record | None:
             terms = _terms(state, run)
             wanted = terms.releases if releases is None else tuple(releases)
+            for release in wanted:
+                check_selection(release.sampling, terms.selection)
             number = state.found.get((run, round, attempt, what))
             if number is not None:
                 _same(state.booked[number], wanted)

@@ -164,6 +164,36 @@ UNSAMPLED: Final = NoSampling()
 """The sampling that gives no credit."""
 
 
+def check_selection(sampling: Sampling, selection: str) -> None:
+    """Refuse credit for a sampling that a run does not really do.
+
+    A selector that looks at clients (strata, speed, loss, incentives), and a round that takes the
+    first to answer, is neither a coin for each nor a uniform cohort, whatever its average is.
+
+    Args:
+        sampling: What a release claims.
+        selection: Name of the run's selection.
+
+    Raises:
+        PlanError: The claim is credit, and the selection is not exactly what it needs.
+
+    >>> check_selection(Poisson(0.1), "poisson")
+    """
+    needed = _SELECTIONS.get(sampling.name)
+    if needed is not None and selection != needed:
+        raise PlanError(
+            f"selection `{selection}` is not sampling `{sampling.name}`, so it amplifies nothing",
+            hint=f"select by `{needed}`, or declare sampling `none`",
+        )
+
+
+_SELECTIONS: Final[Mapping[str, str]] = {
+    Poisson.name: "poisson",
+    WithoutReplacement.name: "uniform",
+    MinSeparation.name: "min_separation",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One use of a mechanism: what an accountant must know, and nothing else.

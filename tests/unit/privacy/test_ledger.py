@@ -40,11 +40,11 @@ ONE = Release(Mechanism.GAUSSIAN, 5.0, 1.0)
 LOG = "ledger/heart"
 
 
-def opened(store=None, limit=LIMIT, release=ONE, rounds=10, **terms):
+def opened(store=None, limit=LIMIT, release=ONE, rounds=10, selection="uniform", **terms):
     store = store or MemoryLogStore()
     ledger = PrivacyLedger(store, "heart")
     ledger.open(limit)
-    ledger.open_run(RunTerms("run", (release,), rounds, **terms))
+    ledger.open_run(RunTerms("run", (release,), rounds, selection, **terms))
     return store, ledger
 
 
@@ -129,11 +129,11 @@ def test_the_limit_is_of_the_population_and_holds_across_runs() -> None:
     alone = ledger.rounds_left([ONE])
     for number in range(1, 6):
         ledger.spend(ledger.reserve("run", round=number, attempt=1))
-    ledger.open_run(RunTerms("second", (ONE,), 10))
+    ledger.open_run(RunTerms("second", (ONE,), 10, "uniform"))
     assert fill(ledger, "second") == alone - 5
     other = PrivacyLedger(ledger._store, "lungs")
     other.open(LIMIT)
-    other.open_run(RunTerms("run", (ONE,), 1))
+    other.open_run(RunTerms("run", (ONE,), 1, "uniform"))
     assert other.reserve("run", round=1, attempt=1).epsilon.value < 8.0
 
 
@@ -156,7 +156,7 @@ def test_a_first_run_that_needs_the_whole_budget_has_the_population_alone() -> N
     assert fill(ledger) == 10
     assert ledger.epsilon() == need
     with pytest.raises(Refused, match="kept for run"):
-        PrivacyLedger(store, "heart").open_run(RunTerms("second", (ONE,), 1))
+        PrivacyLedger(store, "heart").open_run(RunTerms("second", (ONE,), 1, "uniform"))
 
 
 def test_a_run_that_has_the_population_alone_releases_what_it_declared() -> None:
@@ -168,30 +168,42 @@ def test_a_run_that_has_the_population_alone_releases_what_it_declared() -> None
 
 def test_a_second_run_never_has_the_population_alone() -> None:
     _, ledger = opened(rounds=1)
-    ledger.open_run(RunTerms("second", (ONE,), 1000))
+    ledger.open_run(RunTerms("second", (ONE,), 1000, "uniform"))
     assert ledger.standing().alone is None
 
 
 def test_what_is_declared_stays() -> None:
     _, ledger = opened()
     ledger.open(LIMIT)
-    ledger.open_run(RunTerms("run", (ONE,), 10))
+    ledger.open_run(RunTerms("run", (ONE,), 10, "uniform"))
     with pytest.raises(Refused, match="other terms"):
-        ledger.open_run(RunTerms("run", (ONE,), 11))
+        ledger.open_run(RunTerms("run", (ONE,), 11, "uniform"))
     with pytest.raises(Refused, match="was opened with"):
         ledger.open(replace(LIMIT, epsilon=9.0))
     with pytest.raises(Refused, match="has not declared"):
         ledger.reserve("stranger", round=1, attempt=1)
     with pytest.raises(Refused, match="no limit yet"):
-        PrivacyLedger(MemoryLogStore(), "heart").open_run(RunTerms("run", (ONE,), 1))
+        PrivacyLedger(MemoryLogStore(), "heart").open_run(RunTerms("run", (ONE,), 1, "uniform"))
     with pytest.raises(Refused, match="reserved nothing"):
         ledger.reservation("run", round=5, attempt=1)
 
 
-def test_amplification_for_a_selector_that_is_not_exactly_the_sampled_one_is_refused() -> None:
-    fixed = replace(ONE, sampling=WithoutReplacement(10, 1000))
+@pytest.mark.parametrize("selection", ["stratified", "hybrid", "oort", "incentive", "uniform"])
+def test_amplification_for_a_selector_that_is_not_exactly_the_sampled_one_is_refused(
+    selection: str,
+) -> None:
+    sampled = replace(ONE, sampling=Poisson(0.1))
+    with pytest.raises(PlanError, match="amplifies nothing"):
+        opened(release=sampled, selection=selection)
+    _, ledger = opened(selection=selection)
+    with pytest.raises(PlanError, match="amplifies nothing"):
+        ledger.reserve("run", round=1, attempt=1, releases=[sampled])
+    assert ledger.standing().reserved == 0
+
+
+def test_a_fixed_size_cohort_is_no_poisson_sample_for_the_ledger_either() -> None:
     with pytest.raises(PlanError, match="not Poisson"):
-        opened(release=fixed)
+        opened(release=replace(ONE, sampling=WithoutReplacement(10, 1000)))
 
 
 def test_no_noise_exhausts_any_budget_at_once() -> None:
@@ -254,7 +266,7 @@ def test_a_kill_at_any_step_never_under_counts(dies_at: int, written: bool) -> N
     def coordinator() -> None:
         ledger = PrivacyLedger(store, "heart")
         ledger.open(LIMIT)
-        ledger.open_run(RunTerms("run", (ONE,), 10))
+        ledger.open_run(RunTerms("run", (ONE,), 10, "uniform"))
         for number in range(1, 5):
             one = ledger.reserve("run", round=number, attempt=1)
             asked.append(number)  # tasks go out
@@ -282,7 +294,7 @@ def test_any_history_keeps_the_limit_and_replays_to_the_same_standing(steps: lis
         elif step == "reopen":
             ledger = PrivacyLedger(store, "heart")
         elif step == "second":
-            ledger.open_run(RunTerms("second", (ONE,), 3))
+            ledger.open_run(RunTerms("second", (ONE,), 3, "uniform"))
         elif pending and step == "spend":
             ledger.spend(pending.pop())
         elif pending:
@@ -371,7 +383,7 @@ def test_a_ledger_that_was_written_anew_is_found_by_a_witness() -> None:
     other._store._logs[LOG][:] = []
     again = PrivacyLedger(other._store, "heart")
     again.open(replace(LIMIT, epsilon=1000.0))
-    again.open_run(RunTerms("run", (ONE,), 10))
+    again.open_run(RunTerms("run", (ONE,), 10, "uniform"))
     for number in range(1, 9):
         again.reserve("run", round=number, attempt=1)
     with pytest.raises(TamperedLedger, match="not the one that was seen"):
@@ -420,7 +432,7 @@ def test_a_voided_attempt_releases_nothing() -> None:
 
 def test_reserving_round_one_thousand_takes_less_than_fifty_milliseconds() -> None:
     sampled = Release(Mechanism.GAUSSIAN, 1.0, 1.0, Poisson(0.001))
-    _, ledger = opened(release=sampled, rounds=2000)
+    _, ledger = opened(release=sampled, rounds=2000, selection="poisson")
     for number in range(1, 1000):
         ledger.spend(ledger.reserve("run", round=number, attempt=1))
     times = []
