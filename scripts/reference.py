@@ -57,6 +57,8 @@ ADVICE = {
     "fenced": "Let the other process go on.",
     "conflict": "Read the log again, decide again, append again; Choral does so by itself.",
     "store_unavailable": "Try again later; look at the database or the object store.",
+    "tampered_ledger": "Stop, and find out who changed it; restore it from a copy.",
+    "rolled_back_ledger": "Restore the newest copy: releases since then are not in this one.",
     "corrupt_blob": "Restore the run's folder from a copy.",
     "transfer": "Send it again; where it comes back, look at what sends it.",
     "malformed": "Bring both sides to one version of Choral.",
@@ -67,6 +69,7 @@ ADVICE = {
     "corrupt_chunk": "Go on from the offset that is held; look at the network where it comes back.",
     "unavailable": "Try again later; look at the address, the network and the certificates.",
     "refused": "Ask whoever owns the policy.",
+    "budget_exhausted": "Ask whoever owns the budget; the message says what is left.",
     "stale": "Nothing: ask for new work. A client does that by itself.",
     "version_mismatch": "Upgrade the older side.",
 }

@@ -56,7 +56,9 @@ def needs(path):
     text = path.read_text(encoding="utf-8")
     if "examples/heart" in text or "choral demo" in text:
         text += "import torch, sklearn"
-    return [m for m in ("torch", "sklearn", "pyarrow") if m in text]
+    if "choral.privacy" in text:
+        text += "import dp_accounting"
+    return [m for m in ("torch", "sklearn", "pyarrow", "dp_accounting") if m in text]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)

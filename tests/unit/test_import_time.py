@@ -23,13 +23,17 @@ HEAVY = {
     "alembic",
     "psycopg",
     "obstore",
+    "dp_accounting",
+    "opacus",
     "typer",
     "rich",
 }
 IMPURE = {"time", "random", "asyncio", "threading", "socket", "logging"}
 FRAMEWORKS = {"torch", "sklearn", "jax", "tensorflow", "ray", "grpc"}
 PURE_ROOMS = [
-    room for room in ("core", "crypto", "secagg", "federation") if (SOURCE / room).is_dir()
+    room
+    for room in ("core", "crypto", "secagg", "privacy", "federation")
+    if (SOURCE / room).is_dir()
 ]
 
 PROGRAM = """

@@ -29,6 +29,8 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── Fenced                  another process drives this run now
 │   ├── Conflict                a log has grown since it was read
 │   ├── StoreUnavailable        the storage cannot be reached just now
+│   ├── TamperedLedger          a privacy ledger has been edited, cut or reordered
+│   │   └── RolledBackLedger    it is older than one that was seen before
 │   └── CorruptBlob             stored bytes do not match their digest
 ├── TransferError               bytes that came are not those that were announced (exit 1)
 │   ├── Malformed               they are no message, or one that says what cannot be
@@ -39,6 +41,7 @@ ChoralError                     code, hint, exit code, retryable
 │   └── CorruptChunk            a chunk does not match its checksum
 ├── Unavailable                 the other side cannot be reached, or not yet (exit 1)
 └── Refused                     policy, budget or authorisation (exit 3)
+    ├── BudgetExhausted         a release would pass the privacy budget
     ├── Stale                   a token of work that is over, or of nobody's
     └── VersionMismatch         the two sides have no version of the protocol in common
 ```
@@ -249,6 +252,19 @@ class StoreUnavailable(StoreError):
     retryable = True
 
 
+class TamperedLedger(StoreError):
+    """A privacy ledger has been edited, cut or reordered."""
+
+    code = "tampered_ledger"
+    exit_code = 1
+
+
+class RolledBackLedger(TamperedLedger):
+    """A privacy ledger is older than one that was seen before."""
+
+    code = "rolled_back_ledger"
+
+
 class CorruptBlob(StoreError):
     """Stored bytes do not match their digest."""
 
@@ -315,6 +331,12 @@ class Refused(ChoralError):
     exit_code = 3
 
 
+class BudgetExhausted(Refused):
+    """A release would pass the privacy budget of its population."""
+
+    code = "budget_exhausted"
+
+
 class Stale(Refused):
     """A token of work that is over, or of nobody's."""
 
@@ -339,6 +361,7 @@ GRPC_STATUS: dict[str, str] = {
     "fenced": "ABORTED",
     "conflict": "ABORTED",
     "store_unavailable": "UNAVAILABLE",
+    "tampered_ledger": "DATA_LOSS",
     "corrupt_blob": "DATA_LOSS",
     "transfer": "INVALID_ARGUMENT",
     "too_large": "RESOURCE_EXHAUSTED",
@@ -348,6 +371,7 @@ GRPC_STATUS: dict[str, str] = {
     "corrupt_chunk": "DATA_LOSS",
     "unavailable": "UNAVAILABLE",
     "refused": "PERMISSION_DENIED",
+    "budget_exhausted": "FAILED_PRECONDITION",
     "version_mismatch": "FAILED_PRECONDITION",
     "error": "UNKNOWN",
 }

@@ -137,3 +137,20 @@ class OpenLedger:
         event = ReleaseEvent(what, round, attempt, NO_MECHANISM)
         self._record(event)
         return Released(private._open(_GATE), event, gate=_GATE)
+
+
+class MechanismLedger:
+    """The ledger of runs with a mechanism.
+
+    Args:
+        record: What is released, round and attempt to the event, recorded before it returns; where
+            it raises, nothing is released.
+    """
+
+    def __init__(self, record: Callable[[str, int, int], ReleaseEvent]) -> None:
+        self._record = record
+
+    def release(self, private: Private[T], *, what: str, round: int, attempt: int) -> Released[T]:
+        """Record a release by its mechanism and return the value."""
+        event = self._record(what, round, attempt)
+        return Released(private._open(_GATE), event, gate=_GATE)

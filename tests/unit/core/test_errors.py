@@ -48,6 +48,8 @@ TABLE = {
     "Fenced": ("StoreError", "fenced", 1, "ABORTED"),
     "Conflict": ("StoreError", "conflict", 1, "ABORTED"),
     "StoreUnavailable": ("StoreError", "store_unavailable", 1, "UNAVAILABLE"),
+    "TamperedLedger": ("StoreError", "tampered_ledger", 1, "DATA_LOSS"),
+    "RolledBackLedger": ("TamperedLedger", "rolled_back_ledger", 1, "DATA_LOSS"),
     "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
     "TransferError": ("ChoralError", "transfer", 1, "INVALID_ARGUMENT"),
     "Malformed": ("TransferError", "malformed", 1, "INVALID_ARGUMENT"),
@@ -58,6 +60,7 @@ TABLE = {
     "CorruptChunk": ("TransferError", "corrupt_chunk", 1, "DATA_LOSS"),
     "Unavailable": ("ChoralError", "unavailable", 1, "UNAVAILABLE"),
     "Refused": ("ChoralError", "refused", 3, "PERMISSION_DENIED"),
+    "BudgetExhausted": ("Refused", "budget_exhausted", 3, "FAILED_PRECONDITION"),
     "Stale": ("Refused", "stale", 3, "PERMISSION_DENIED"),
     "VersionMismatch": ("Refused", "version_mismatch", 3, "FAILED_PRECONDITION"),
 }
