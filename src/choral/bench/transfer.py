@@ -165,6 +165,7 @@ def _service(job: _Job, credentials: Any) -> Service:
                 job.mb * MIB,
                 clock.monotonic() + _HOUR_S,
                 receipted,
+                keep=lambda upload, sha256: None,
             )
             for token in job.tokens
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from choral.core.errors import ConfigError, RunFailed
-from choral.system import SystemClock, SystemRand
+from choral.system import SystemClock, SystemRand, arm_failpoint
 from choral.telemetry.log import log_to
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def command(
 ) -> None:
     """Take part in a federation with the data of this site."""
     log_to(as_json=as_json)
+    arm_failpoint(os.environ)
     given = {
         "id": client_id,
         "coordinator": coordinator,

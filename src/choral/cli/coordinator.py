@@ -21,7 +21,7 @@ from choral.config.yaml import load
 from choral.core.errors import ChoralError, ConfigError, NotBuilt, RunFailed
 from choral.core.selection import Strata
 from choral.pki.addresses import check_insecure
-from choral.system import SystemClock, SystemRand
+from choral.system import SystemClock, SystemRand, arm_failpoint
 from choral.telemetry.log import RunLog, log_to
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def command(
     if insecure:
         check_insecure(listen)
     log_to(as_json=as_json)
+    arm_failpoint(os.environ)
     outcome = asyncio.run(
         _serve(
             file,

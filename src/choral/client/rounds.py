@@ -30,6 +30,7 @@ from choral.client.work import (
 )
 from choral.core.aggregation import RingGrid, Secure
 from choral.core.errors import ChoralError, Refused, Unavailable, VersionMismatch
+from choral.core.failpoints import reach
 from choral.core.params import ClientId
 from choral.core.plan import Plan
 from choral.core.ports import Clock, Rand
@@ -137,6 +138,7 @@ class Rounds:
 
     async def _round(self, message: pb.Assignment, calls: Calls) -> None:
         assignment = assignment_from_proto(message)
+        reach("client.assigned")
         plan = assignment.plan
         self._allow(plan, assignment.model_bytes)
         if assignment.states:
@@ -153,6 +155,7 @@ class Rounds:
             cache=self._cache,
             until=until,
         )
+        reach("client.downloaded")
         out = self._state / CONTRIBUTION
         metrics = self._policy.file.metrics
         request = Train(
@@ -162,8 +165,11 @@ class Rounds:
             receipt = await self._secure(assignment, model, request, calls)
         else:
             await self._train(request, assignment.deadline_s)
+            reach("client.trained")
             receipt = await calls.upload(assignment.token, out, Kind.CONTRIBUTION, until=until)
+            reach("client.sent")
             self._check(receipt, assignment, out)
+        reach("client.receipted")
         if receipt is not None:
             settle_kept(out, self._state, plan)
             self._say(f"round {plan.round}: {receipt.size_bytes} bytes are receipted")
@@ -282,6 +288,7 @@ class Rounds:
         found = await self._in_time(request, task.deadline_s)
         if not isinstance(found, Measurements):
             raise _as_error(found)
+        reach("client.measured")
         metrics = {
             name: value
             for name, value in allowed_metrics(self._policy, found.metrics).items()

@@ -11,6 +11,7 @@ import numpy as np
 
 from choral.client.calls import Calls
 from choral.core.errors import ChoralError, Stale
+from choral.core.failpoints import reach
 from choral.core.ports import Clock, Rand
 from choral.crypto.ring import Ring, RingVector
 from choral.secagg import commands as cmd
@@ -184,7 +185,10 @@ class SecureRound:
 
     async def _do(self, body: bytes) -> None:
         """Feed a message to the machine, and do what it asks."""
-        for command in await asyncio.to_thread(self._machine.receive, body):
+        reach("client.secure.heard")
+        commands = await asyncio.to_thread(self._machine.receive, body)
+        reach("client.secure.acted")
+        for command in commands:
             if isinstance(command, cmd.Stopped):
                 self.stopped = command.breach
             elif isinstance(command, cmd.Counted):
@@ -196,6 +200,7 @@ class SecureRound:
 
     async def _upload(self, message: Masked) -> None:
         """Announce the masked vector, then send it."""
+        reach("client.secure.masked")
         self._mailbox.post(encode(message))
         while self._mailbox.waiting:
             await self._take(await self._exchange(0.0))

@@ -1,27 +1,34 @@
 """One run, on a thread of its own: its commands are done here, and never on the event loop.
 
 The round's logic is in the machines of `choral.federation` and `choral.secagg`. This takes their
-commands and what clients do, one after the other, and waits in between.
+commands and what clients do, one after the other, and waits in between. What happened is in the
+log before anybody outside hears what follows from it: calls that others can see gather until the
+log is durable.
 """
 
 from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
-from choral.coordinator.gate import Scene, Trigger, may_open
+from choral.coordinator import steps
+from choral.coordinator.assignments import Assignments, Model
+from choral.coordinator.attempts import Attempts
+from choral.coordinator.gate import Trigger
+from choral.coordinator.opening import Opening
+from choral.coordinator.outbox import Outbox
 from choral.coordinator.polls import Poll
 from choral.coordinator.population import Population
 from choral.coordinator.spool import SpoolFile
-from choral.coordinator.sums import RemoteSum, SpooledSum
+from choral.coordinator.sums import RemoteSum
 from choral.coordinator.tickets import (
     Arrived,
     Drain,
     GaveUp,
+    Left,
     Message,
     Open,
     Reported,
@@ -32,38 +39,34 @@ from choral.coordinator.tickets import (
     Use,
 )
 from choral.coordinator.timers import Timers
-from choral.coordinator.transfers import WINDOW_S
 from choral.coordinator.world import World
-from choral.core.aggregation import Secure
 from choral.core.errors import (
     ChoralError,
-    ConfigError,
-    PlanError,
     Stale,
+    Unavailable,
     UpdateRejected,
 )
+from choral.core.failpoints import reach
 from choral.core.params import ClientId, Params
-from choral.core.plan import Plan
+from choral.core.plan import Cohort
 from choral.core.ports import Observer
-from choral.core.selection import Draft
 from choral.federation import events as ev
-from choral.federation.conductor import SHARED, Attempt, Conductor
+from choral.federation.conductor import SHARED, Attempt, Conductor, Restored
 from choral.federation.evaluation import Measured, asks_clients, measurement
 from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
-from choral.federation.sums import Closed, Sum, Unreached
-from choral.secagg.enrolment import authority_id
+from choral.federation.sums import Closed, Unreached
 from choral.wire.errors import error_of
-from choral.wire.receipts import Receipt
 
-TOKEN_BYTES: Final = 16
 RENEWAL_S: Final = 2.0
 """How often a deadline that has passed looks whether uploads still make progress."""
 LONGEST_S: Final = 3600.0
 """Longest time to wait at once: the system has no word for some of those that people can write."""
 EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
+BATCH: Final = 256
+"""Most messages that are taken before the log is made durable."""
 
 
 class Actor:
@@ -83,8 +86,8 @@ class Actor:
 
     Attributes:
         conductor: What is not this driver's own.
-        waiting: What the run waits for, in words; empty where it does not.
         drained: The process ended before the run did.
+        over: The run has ended, or was drained.
         took_part: Clients that were invited at least once.
     """
 
@@ -102,239 +105,193 @@ class Actor:
         observers: Iterable[Observer] = (),
         step_s: float = 30.0,
     ) -> None:
-        self.waiting = ""
         self.drained = False
         self._setup = setup
         self._population = population
-        self._trigger = trigger
         self._participant = participant
         self._world = world
-        self._suits = suits
         self._step_s = step_s
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._timers = Timers(world.clock)
-        self._looking_again = False
-        self._tickets: dict[ClientId, Ticket] = {}
-        self._before: list[Ticket] = []
-        self._replies: dict[ClientId, Callable[[Receipt | ChoralError], None]] = {}
-        self._receipts: dict[ClientId, Receipt] = {}
-        self._unfit: dict[ClientId, str] = {}
-        self._choosing: ev.ChooseCohort | None = None
-        self._enough_at: float | None = None
-        self._opened_at: float | None = None
-        self._asked = False
+        self._journal = journal
+        self._outbox = Outbox(journal, clock=world.clock, pause=world.pause)
+        self._later = self._outbox.add
+        self._commands: deque[ev.Command] = deque()
+        self._work = Assignments(world, self.post, self._later)
+        self._attempts = Attempts(setup, journal, self._work, world=world, show=self._show)
+        self._opening = Opening(
+            setup, population, trigger, world=world, timers=self._timers, suits=suits
+        )
         self._poll: Poll | None = None
         self._model_bytes = 0
         self.took_part: set[ClientId] = set()
-        self._quorums: dict[int, int] = {}
-        self._over = False
+        self.over = False
+        self._left = False
         self.conductor = Conductor(
             setup,
             participant=participant,
             first=first,
             journal=journal,
             clock=world.clock,
-            new_sum=self._sum,
+            new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
+            restore=self._restore,
             observers=observers,
         )
 
     def post(self, message: Message) -> None:
         """Tell the run something; from any thread. Uploads for one that is over are refused."""
         self._inbox.put(message)
-        if self._over:
+        if self._left:
             self._turn_away()
 
     def _turn_away(self) -> None:
         """Answer what nobody will look at any more."""
+        gone = Unavailable("the run goes on elsewhere") if self.drained else Stale("it is over")
         with suppress(queue.Empty):
             while True:
                 message = self._inbox.get_nowait()
                 if isinstance(message, Arrived):
-                    message.reply(Stale("the run is over"))
+                    message.reply(gone)
+                elif isinstance(message, Said):
+                    message.heard(not self.drained)
 
     # --- the loop ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Start the run, or go on with the one in the journal, until it ends or is drained."""
-        self._world.desk.watch(self.post)
+    def run(self, *, ready: Callable[[], None]) -> None:
+        """Start the run, or go on with the one in the journal, until it ends or is drained.
+
+        Args:
+            ready: Called once its open work is known.
+        """
         try:
-            commands = deque(self.conductor.begin())
-            self._model_bytes = self._world.publish(self.conductor.params)
-            while True:
-                while commands:
-                    command = commands.popleft()
-                    self.conductor.show(command)
-                    if isinstance(command, ev.Finish):
-                        self.conductor.finish()
-                        return
-                    event = self._do(command)
-                    if event is not None:
-                        commands.extend(self.conductor.take(event))
-                for event in self._next():
-                    commands.extend(self.conductor.take(event))
-                if self.drained:
-                    self.conductor.finish()
-                    return
+            self.start()
+            ready()
+            while not self.over:
+                self.turn(self._wait())
         finally:
-            self._world.desk.unwatch(self.post)
-            self._retire()
-            self._world.desk.forget(self._before)
-            self._over = True
-            self._turn_away()
+            self.leave()
+
+    def start(self) -> None:
+        """Start the run, or go on with the one in the journal.
+
+        Raises:
+            StoreError: It cannot be read or written.
+        """
+        self._world.desk.watch(self.post)
+        self._commands.extend(self.conductor.begin())
+        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        if self.conductor.attempt is not None:
+            reach("coordinator.restored")
+            self._watch_step(self.conductor.attempt)
+        self._settle()
+
+    def turn(self, messages: Iterable[Message]) -> None:
+        """Do what follows from some messages and from timers that are due."""
+        while (event := self._timers.due()) is not None:
+            self._take((event,))
+        for message in messages:
+            self._take(_TAKE[type(message)](self, message))
+            if self.over:
+                break
+        self._settle()
+
+    def leave(self) -> None:
+        """Take nothing more."""
+        self._world.desk.unwatch(self.post)
+        if not self.drained:
+            self._work.leave()
+            self._outbox.send()
+        self._left = self.over = True
+        self._turn_away()
+
+    def _wait(self) -> list[Message]:
+        """Wait for messages or a timer."""
+        left, found = self._timers.left_s, []
+        with suppress(queue.Empty):
+            found.append(self._inbox.get(timeout=None if left is None else min(left, LONGEST_S)))
+            while len(found) < BATCH:
+                found.append(self._inbox.get_nowait())
+        return found
+
+    def _show(self, item: Any) -> None:
+        self.conductor.show(item)
+
+    @property
+    def waiting(self) -> str:
+        """What the run waits for, in words; empty where it does not."""
+        return self._outbox.waiting or self._opening.waiting
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the next timer is due; None where there is none."""
+        return self._timers.left_s
+
+    def _take(self, events: Iterable[ev.Event]) -> None:
+        """Take events, and do all that follows from them at once."""
+        for event in events:
+            self._commands.extend(self.conductor.take(event))
+            self._do_all()
+
+    def _do_all(self) -> None:
+        while self._commands and not self.over:
+            command = self._commands.popleft()
+            self.conductor.show(command)
+            if isinstance(command, ev.Finish):
+                self.over = True
+                return
+            event = self._do(command)
+            if event is not None:
+                self._commands.extend(self.conductor.take(event))
 
     def _do(self, command: ev.Command) -> ev.Event | None:
         own = _DO.get(type(command))
         event = own(self, command) if own is not None else None
         if type(command) not in SHARED:
             return event
-        done = self.conductor.do(command)
+        done = self._outbox.insist(lambda: self.conductor.do(command))
         after = _AFTER.get(type(command))
         if after is not None:
             after(self, command)
         return done
 
-    def _next(self) -> list[ev.Event]:
-        """Wait for a message or a timer; return what follows from it."""
-        event = self._timers.due()
-        if event is not None:
-            return [event]
-        left = self._timers.left_s
-        try:
-            message = self._inbox.get(timeout=None if left is None else min(left, LONGEST_S))
-        except queue.Empty:
-            return []
-        return list(_TAKE[type(message)](self, message))
+    def _settle(self) -> None:
+        """Do all that is to be done, make it durable, and only then let others see it."""
+        self._do_all()
+        self._outbox.settle()
+        if self.over and not self.drained:
+            reach("coordinator.finish.stored")
 
     # --- who takes part ---------------------------------------------------------------------------
 
     def _choose(self, command: ev.ChooseCohort) -> ev.Event | None:
-        self._choosing = command
-        return self._try_to_choose()
-
-    def _try_to_choose(self) -> ev.Event | None:
-        """Open the next attempt, if it may be opened now."""
-        command = self._choosing
-        if command is None:
-            return None
-        self._look_around()
-        setup, ids = self._setup, self._population.ids
-        policy = setup.policy.round
-        wanted = policy.invited(setup.population)
-        verdict = may_open(self._trigger, self._scene(wanted))
-        self.waiting = verdict.reason
-        if not verdict.open:
-            if verdict.again_s is not None and not self._looking_again:
-                self._looking_again = True
-                self._timers.add(verdict.again_s, self._look_again)
-            return None
-        draft = Draft(command.round, command.attempt, min(wanted, len(ids)))
-        key = setup.key.fold("selection", command.round, command.attempt)
-        history = self.conductor.machine.history
-        try:
-            clients = setup.selector(self._population, draft, history, key)
-        except ConfigError as error:  # labels are clients' own words: others may come
-            self.waiting = f"no cohort can be chosen of those who are there: {error}"
-            return None
-        self._choosing, self._asked = None, False
-        self._opened_at = self._world.clock.monotonic()
-        return ev.CohortChosen(command.round, command.attempt, tuple(clients))
-
-    def _look_again(self) -> ev.Event | None:
-        self._looking_again = False
-        return self._try_to_choose()
-
-    def _look_around(self) -> None:
-        """See who is available and suits the run."""
-        suitable = []
-        for join in self._world.desk.offers():
-            why = self._unfit.get(join.client) or self._suits(join)
-            self._world.desk.refuse(join.client, why)
-            if not why:
-                suitable.append(join)
-        self._population.update(suitable)
-
-    def _scene(self, wanted: int) -> Scene:
-        now = self._world.clock.monotonic()
-        ids = self._population.ids
-        quorum = self._quorum(wanted)
-        if len(ids) < quorum or self._quorum(min(len(ids), wanted)) > len(ids):
-            self._enough_at = None
-        elif self._enough_at is None:
-            self._enough_at = now
-        return Scene(
-            available=len(ids),
-            wanted=wanted,
-            quorum=quorum,
-            examples=sum(self._population.examples(c) or 0 for c in ids),
-            enough_s=None if self._enough_at is None else now - self._enough_at,
-            opened_s=float("inf") if self._opened_at is None else now - self._opened_at,
-            asked=self._asked,
-        )
-
-    def _quorum(self, clients: int) -> int:
-        """Return how many of so many invited clients a round needs; more where it cannot be."""
-        if clients not in self._quorums:
-            names = tuple(ClientId(str(i)) for i in range(clients))
-            try:
-                self._quorums[clients] = self._setup.policy.round.cohort(names).quorum
-            except PlanError:
-                self._quorums[clients] = clients + 1
-        return self._quorums[clients]
+        return self._opening.choose(command, self.conductor.machine.history)
 
     # --- a round ----------------------------------------------------------------------------------
 
     def _invite(self, command: ev.Invite) -> ev.Event | None:
+        goes_on = self.conductor.attempt is not None
         attempt = self.conductor.opened(command)
         attempt.bytes_down += self._model_bytes * len(command.clients)
         self.took_part.update(command.clients)
-        self._retire()
+        if goes_on:
+            return self._outcome(attempt)
+        model = Model(self.conductor.params.sha256, self._model_bytes)
         deadline = self._world.clock.monotonic() + attempt.plan.deadline_s
-        self._tickets = {
-            client: self._ticket(client, attempt.plan, Use.TRAIN, deadline)
-            for client in command.clients
-        }
-        self._world.desk.assign(tuple(self._tickets.values()))
+        self._attempts.opened(attempt.plan, self._model_bytes)
+        self._outbox.point("coordinator.round.planned")
+        self._work.give(command.clients, attempt.plan, model=model, deadline=deadline)
+        self._later(reach, "coordinator.round.told")
         opened = attempt.sum.open(command.clients, ())
         if opened.unreached is not None:
             return ev.SumFailed(command.round, command.attempt, opened.unreached.reason)
         self._watch_step(attempt)
         return None
 
-    def _ticket(self, client: ClientId, plan: Plan, use: Use, deadline: float) -> Ticket:
-        return Ticket(
-            token=self._world.rand.token(TOKEN_BYTES),
-            client=client,
-            use=use,
-            plan=plan,
-            model_sha256=self.conductor.params.sha256,
-            model_bytes=self._model_bytes,
-            deadline=deadline,
-            post=self.post,
-        )
-
-    def _sum(self, plan: Plan, clients: tuple[ClientId, ...]) -> Sum:
-        """Return the empty sum of an attempt."""
-        terms, world, spec = self._setup.aggregation, self._world, self.conductor.spec
-        if not isinstance(terms, Secure):
-            return SpooledSum(plan, spec)
-        return RemoteSum(
-            plan,
-            spec,
-            terms=terms,
-            clients=clients,
-            key=self._setup.key.fold("secure", plan.round, plan.attempt),
-            signing_key=world.keys.signing,
-            authority=world.keys.authority,
-            authority_digest=authority_id(world.keys.authority),
-            deadline=int(world.clock.wall() + plan.deadline_s),
-            tell=self._tell,
-            note=self.conductor.show,
-        )
-
-    def _tell(self, client: ClientId, body: bytes) -> None:
-        ticket = self._tickets.get(client)
-        if ticket is not None:
-            self._world.desk.tell(ticket, body)
+    def _restore(self, cohort: Cohort, accepted: Sequence[ClientId]) -> Restored | None:
+        round_ = self.conductor.machine.round
+        failed = () if round_ is None else tuple(round_.failed)
+        self.took_part.update(cohort.clients)
+        return self._attempts.restore(cohort, accepted, failed, spec=self.conductor.spec)
 
     def _set_timer(self, command: ev.SetTimer) -> None:
         def happen() -> ev.Event | None:
@@ -344,47 +301,43 @@ class Actor:
                 command.attempt,
             ):
                 return None
-            if command.timer in {"deadline", "grace"} and self._something_moves():
+            if command.timer in {"deadline", "grace"} and self._work.moving():
                 self._timers.add(RENEWAL_S, happen)
                 return None
             return ev.TimerFired(command.round, command.attempt, command.timer)
 
         self._timers.add(command.after_s, happen)
 
-    def _something_moves(self) -> bool:
-        """Return whether an upload makes progress: a deadline does not cut it."""
-        now = self._world.clock.monotonic()
-        return any(now - t.moved < WINDOW_S and not t.done for t in self._tickets.values())
-
     def _accepted(self, command: ev.Accumulate) -> None:
         """Send the receipt of what was added."""
-        self._reply(command.client, self._receipts.pop(command.client, None))
+        self._outbox.point("coordinator.upload.counted")
+        self._work.accepted(command.client)
+        self._later(reach, "coordinator.upload.answered")
 
     def _discarded(self, command: ev.Discard) -> None:
-        self._reply(command.client, Stale(f"the contribution is {command.reason}"))
+        self._work.turned_down(command.client, command.reason)
 
-    def _reply(self, client: ClientId, answer: Receipt | ChoralError | None) -> None:
-        reply = self._replies.pop(client, None)
-        if reply is not None and answer is not None:
-            reply(answer)
+    def _closed(self, command: ev.CloseSum) -> None:
+        self._journal.step(steps.closed(command.survivors))
+        self._outbox.point("coordinator.sealed.fixed")
 
-    def _retire(self) -> None:
-        """End the work of the last attempt; forget that of the one before."""
-        desk = self._world.desk
-        desk.forget(self._before)
-        self._before = list(self._tickets.values())
-        desk.end(self._before)
-        for client in tuple(self._replies):
-            self._reply(client, Stale("the attempt is over"))
-        self._receipts.clear()
+    def _summed(self, _: ev.CloseSum) -> None:
+        reach("coordinator.sum.closed")
+
+    def _released(self, _: ev.Release) -> None:
+        reach("coordinator.released")
 
     def _abandoned(self, _: ev.Abandon) -> None:
-        self._retire()
-        self._tickets = {}
+        self._work.retire()
+        self._later(self._world.kept.drop)
 
     def _committed(self, _: ev.Commit) -> None:
-        self._world.desk.end(self._tickets.values())
-        self._model_bytes = self._world.publish(self.conductor.params)
+        reach("coordinator.state.stored")
+        self._outbox.point("coordinator.committed.made")
+        self._work.end()
+        self._later(self._world.kept.drop)
+        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        reach("coordinator.published")
 
     # --- secure sums over time --------------------------------------------------------------------
 
@@ -400,6 +353,7 @@ class Actor:
                 return None
             if total.step == step:
                 over = self._world.clock.monotonic() > attempt.started + attempt.plan.deadline_s
+                self._journal.step(steps.hurried(give_up=over))
                 total.hurry(give_up=over)
             self._watch_step(attempt)
             return self._outcome(attempt)
@@ -414,7 +368,9 @@ class Actor:
         outcome: Closed | Unreached | None = total.outcome()
         if outcome is None or attempt.total is not None:
             return None
-        return self.conductor.closed(outcome)
+        event = self.conductor.closed(outcome)
+        reach("coordinator.sum.closed")
+        return event
 
     # --- what clients do --------------------------------------------------------------------------
 
@@ -429,54 +385,46 @@ class Actor:
         return round_ is not None and (client in round_.failed or client in round_.accepted)
 
     def _seen(self, _: Seen) -> Iterable[ev.Event]:
-        event = self._try_to_choose()
+        event = self._opening.look()
         return () if event is None else (event,)
 
     def _arrived(self, message: Arrived) -> Iterable[ev.Event]:
         ticket, client = message.ticket, message.ticket.client
         attempt = self._current(ticket)
-        if attempt is None or client in self._replies:
+        if attempt is None or self._work.answered(client):
             message.reply(Stale("the round is over, or this upload came before"))
             return
-        failed = self._take(attempt, client, message.upload)
+        header = message.header
+        self._journal.step(steps.took(client, header.sha256, header.size_bytes))
+        failed = self._add(attempt, client, message.upload)
         if failed is not None:
-            message.reply(error_of(failed.code, failed.message, unknown=UpdateRejected))
-            message.upload.discard()
+            error = error_of(failed.code, failed.message, unknown=UpdateRejected)
+            self._later(message.reply, error)
             ticket.done = True
             yield self.conductor.note_failed(ticket.plan, failed)
             return
         ticket.done = True
-        self._replies[client] = message.reply
-        self._receipts[client] = self._receipt(ticket, message)
+        self._work.hold(message)
         yield ev.UpdateReceived(ticket.plan.round, ticket.plan.attempt, client)
         outcome = self._outcome(attempt)
         if outcome is not None:
             yield outcome
 
     @staticmethod
-    def _take(attempt: Attempt, client: ClientId, upload: SpoolFile) -> Failed | None:
+    def _add(attempt: Attempt, client: ClientId, upload: SpoolFile) -> Failed | None:
         try:
             return attempt.sum.take(client, upload)
         except ChoralError as error:
             return Failed(client, error.code, str(error))
 
-    def _receipt(self, ticket: Ticket, message: Arrived) -> Receipt:
-        plan = ticket.plan
-        bare = Receipt(
-            plan.run_id,
-            plan.round,
-            plan.attempt,
-            ticket.client,
-            message.header.sha256,
-            message.header.size_bytes,
-        )
-        return replace(bare, signature=self._world.keys.signing.sign(bare.stated()))
-
     def _said(self, message: Said) -> Iterable[ev.Event]:
+        self._later(message.heard, True)
         attempt = self._current(message.ticket)
         if attempt is None or not isinstance(attempt.sum, RemoteSum):
             return
         client = message.ticket.client
+        self._journal.step(steps.said(client, message.body))
+        self._outbox.point("coordinator.said.taken")
         failed = attempt.sum.said(client, message.body)
         if failed is not None and not self._known(client):
             message.ticket.done = True
@@ -492,11 +440,11 @@ class Actor:
             yield from self._measured(ticket, None)
             return
         if message.code == "refused":
-            self._unfit[client] = message.message
-            self._world.desk.refuse(client, message.message)
+            self._opening.refuse(client, message.message)
         attempt = self._current(ticket)
         if attempt is None:
             return
+        self._journal.step(steps.lost(client))
         attempt.sum.lose(client)
         if not self._known(client):
             failed = Failed(client, message.code, message.message)
@@ -505,11 +453,22 @@ class Actor:
         if outcome is not None:
             yield outcome
 
+    def _left_it(self, message: Left) -> Iterable[ev.Event]:
+        """Wait no longer for a client that was started anew: its keys are gone."""
+        attempt = self._current(message.ticket)
+        if attempt is None or not isinstance(attempt.sum, RemoteSum):
+            return
+        self._journal.step(steps.lost(message.ticket.client))
+        attempt.sum.lose(message.ticket.client)
+        outcome = self._outcome(attempt)
+        if outcome is not None:
+            yield outcome
+
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate(self, command: ev.Evaluate) -> ev.Event | None:
         evaluation = self._setup.evaluation
-        self._look_around()
+        self._opening.look_around()
         if not asks_clients(evaluation, final=command.final) or not self._population.ids:
             return self._measure(command, ())
         round_ = self.conductor.machine.round
@@ -518,18 +477,22 @@ class Actor:
         plan = self.conductor.plan_of(round_.cohort, round=command.round, attempt=round_.attempt)
         wait = min(EVALUATION_S, plan.deadline_s)
         deadline = self._world.clock.monotonic() + wait
+        model = Model(self.conductor.params.sha256, self._model_bytes)
         tickets = {
-            client: self._ticket(client, plan, Use.EVALUATE, deadline)
+            client: self._work.ticket(client, plan, Use.EVALUATE, model=model, deadline=deadline)
             for client in self._population.ids
         }
         for ticket in tickets.values():
             ticket.final = command.final
-        self._poll = poll = Poll(command, tickets, self._world.desk)
+        self._poll = poll = Poll(command, tickets, self._let_go)
+        self._later(self._world.desk.assign, tuple(tickets.values()))
+        self._later(reach, "coordinator.evaluation.told")
         self._timers.add(wait, lambda: self._end_poll(poll))
         return None
 
     def _reported(self, message: Reported) -> Iterable[ev.Event]:
         message.ticket.done = True
+        reach("coordinator.evaluation.reported")
         measured = Measured(message.ticket.client, message.metrics, message.examples)
         return self._measured(message.ticket, measured)
 
@@ -547,6 +510,10 @@ class Actor:
         self._poll = None
         return self._measure(poll.command, poll.end())
 
+    def _let_go(self, tickets: tuple[Ticket, ...]) -> None:
+        self._later(self._world.desk.end, tickets)
+        self._later(self._world.desk.forget, tickets)
+
     def _measure(self, command: ev.Evaluate, found: Iterable[Measured]) -> ev.Event:
         whole = measurement(
             self.conductor.params,
@@ -554,6 +521,7 @@ class Actor:
             participant=self._participant,
             clients=found,
         )
+        reach("coordinator.evaluated")
         return self.conductor.evaluated(command, *whole)
 
     # --- operators --------------------------------------------------------------------------------
@@ -562,11 +530,11 @@ class Actor:
         return (ev.StopRequested(message.reason),)
 
     def _open(self, _: Open) -> Iterable[ev.Event]:
-        self._asked = True
+        self._opening.asked = True
         return self._seen(Seen())
 
     def _drain(self, _: Drain) -> Iterable[ev.Event]:
-        self.drained = True
+        self.drained = self.over = True
         return ()
 
 
@@ -574,6 +542,7 @@ _DO: Final[dict[type[Any], Callable[[Actor, Any], ev.Event | None]]] = {
     ev.ChooseCohort: Actor._choose,
     ev.Invite: Actor._invite,
     ev.SetTimer: Actor._set_timer,
+    ev.CloseSum: Actor._closed,
     ev.Evaluate: Actor._evaluate,
 }
 """Commands that only a deployment does this way."""
@@ -582,6 +551,8 @@ _AFTER: Final[dict[type[Any], Callable[[Actor, Any], None]]] = {
     ev.Accumulate: Actor._accepted,
     ev.Discard: Actor._discarded,
     ev.Abandon: Actor._abandoned,
+    ev.CloseSum: Actor._summed,
+    ev.Release: Actor._released,
     ev.Commit: Actor._committed,
 }
 """What is left to do after a command that is done the same way everywhere."""
@@ -591,6 +562,7 @@ _TAKE: Final[dict[type[Any], Callable[[Actor, Any], Iterable[ev.Event]]]] = {
     Arrived: Actor._arrived,
     Said: Actor._said,
     GaveUp: Actor._gave_up,
+    Left: Actor._left_it,
     Reported: Actor._reported,
     Stop: Actor._stop,
     Open: Actor._open,

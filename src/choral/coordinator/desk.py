@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from choral.coordinator.tickets import Message, Seen, Ticket
-from choral.core.errors import Stale
+from choral.coordinator.tickets import Left, Message, Seen, Ticket
+from choral.core.errors import Stale, Unavailable
 from choral.core.params import ClientId
 from choral.core.ports import Clock
 from choral.wire.joining import Join
@@ -83,6 +83,7 @@ class Desk:
         self._tickets: dict[bytes, Ticket] = {}
         self._early: dict[ClientId, list[Ticket]] = {}
         self._watchers: list[Callable[[Message], None]] = []
+        self._returning: set[str] = set()
 
     # --- on the loop ------------------------------------------------------------------------------
 
@@ -119,6 +120,9 @@ class Desk:
             with self._lock:
                 self._present[join.client] = presence
         presence.join, presence.seen = join, now
+        for ticket in presence.tickets:
+            if ticket.done and not ticket.over:
+                ticket.post(Left(ticket))
         if changed:
             self._tell_watchers()
         return presence
@@ -133,8 +137,11 @@ class Desk:
 
         Raises:
             Stale: There is none, it is over, or it is somebody else's.
+            Unavailable: It may be that of a run that is not yet taken up again.
         """
         ticket = self._tickets.get(token)
+        if ticket is None and self._returning:
+            raise Unavailable("the coordinator takes its runs up again", hint="ask again")
         if ticket is None or (ticket.over and not over) or ticket.client != client:
             raise Stale(
                 "this token names no open work of yours",
@@ -144,6 +151,15 @@ class Desk:
         if presence is not None:
             presence.seen = self._clock.monotonic()
         return ticket
+
+    def expect(self, run_id: str) -> None:
+        """Note that a run's work will be known soon: nobody is told that it is over."""
+        self._returning.add(run_id)
+
+    def ring(self) -> None:
+        """Let all held exchanges end."""
+        for ticket in self._tickets.values():
+            ticket.bell.set()
 
     def presences(self) -> dict[ClientId, Presence]:
         """Return everybody who was ever here."""
@@ -165,6 +181,10 @@ class Desk:
     def _tell_watchers(self) -> None:
         for post in tuple(self._watchers):
             post(Seen())
+
+    def returned(self, run_id: str) -> None:
+        """Note that a run's work is known, or never will be."""
+        self._on_loop(self._returning.discard, run_id)
 
     def offers(self) -> list[Join]:
         """Return what the available clients say of themselves."""

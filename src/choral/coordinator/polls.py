@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from choral.coordinator.desk import Desk
 from choral.coordinator.tickets import Ticket
 from choral.core.params import ClientId
 from choral.federation import events as ev
@@ -17,17 +16,19 @@ class Poll:
     Args:
         command: What asked for it.
         tickets: The clients' work.
-        desk: Where it is given out.
+        let_go: Ends work that nobody waits for any more.
     """
 
     def __init__(
-        self, command: ev.Evaluate, tickets: Mapping[ClientId, Ticket], desk: Desk
+        self,
+        command: ev.Evaluate,
+        tickets: Mapping[ClientId, Ticket],
+        let_go: Callable[[tuple[Ticket, ...]], None],
     ) -> None:
         self.command = command
         self._waiting = dict(tickets)
         self._found: list[Measured] = []
-        self._desk = desk
-        desk.assign(tuple(self._waiting.values()))
+        self._let_go = let_go
 
     def take(self, ticket: Ticket, found: Measured | None) -> bool:
         """Note what a client measured, or that it will not; return whether that was the last."""
@@ -44,7 +45,3 @@ class Poll:
         self._let_go(tuple(self._waiting.values()))
         self._waiting.clear()
         return sorted(self._found, key=lambda m: m.client)
-
-    def _let_go(self, tickets: tuple[Ticket, ...]) -> None:
-        self._desk.end(tickets)
-        self._desk.forget(tickets)

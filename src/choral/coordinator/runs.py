@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import traceback
@@ -20,6 +21,7 @@ from choral.coordinator.desk import Desk, Farewell
 from choral.coordinator.gate import Trigger
 from choral.coordinator.population import Population
 from choral.coordinator.tickets import Drain, Message, Stop
+from choral.coordinator.uploads import Kept
 from choral.coordinator.world import World
 from choral.core.errors import ChoralError, ConfigError, NotBuilt, StoreError
 from choral.core.params import Params
@@ -34,6 +36,7 @@ from choral.stores.folder import RunFolder
 from choral.telemetry.result import Result, lineage
 from choral.wire.joining import Join
 
+LOG: Final = logging.getLogger("choral.coordinator")
 ENGINE: Final = "grpc"
 """What results call a deployment."""
 
@@ -60,6 +63,7 @@ class Run:
         actor: What drives it, once it has begun.
         result: How it ended.
         error: What ended it, where that was a fault.
+        request_id: Name of the request that began it; empty where it has none.
         ended: Set when the thread is done with it.
     """
 
@@ -75,6 +79,7 @@ class Run:
     result: dict[str, Any] | None = None
     error: ChoralError | None = None
     ended: threading.Event = field(default_factory=threading.Event)
+    request_id: str = ""
     inbox: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
 
     @property
@@ -109,7 +114,7 @@ class Runs:
     Args:
         terms: What holds for every run.
         desk: The clients.
-        world: From how a run publishes its models to what is outside it.
+        world: From how a run publishes its models, and its uploads, to what is outside it.
         observers: Makes the observers of a run.
     """
 
@@ -118,7 +123,7 @@ class Runs:
         terms: Terms,
         *,
         desk: Desk,
-        world: Callable[[Callable[[Params], int]], World],
+        world: Callable[[Callable[[Params], int], Kept], World],
         observers: Callable[[Run], Iterable[Observer]],
     ) -> None:
         self._terms = terms
@@ -164,27 +169,66 @@ class Runs:
             trigger_of(file)
             now = datetime.now(UTC).timestamp()
             run = Run(new_run_id(name_of(file, place)), owner, file, place, now)
+            run.request_id = request_id
             if request_id:
                 self._requests[owner, request_id] = run.id
             return self._begin(run)
 
     def resume(self, file: FederationFile, place: Place, *, owner: str) -> Run | None:
-        """Go on with the newest unfinished run of this file, if there is one."""
+        """Return the newest run of this file that goes on, if there is one.
+
+        Args:
+            file: The federation.
+            place: Where its words are looked up.
+            owner: Who asks for it.
+        """
         asked = file.as_json()
-        for folder in sorted(self._terms.storage.glob("*.partial"), reverse=True):
+        for run in reversed(self.all()):
+            stored = run.file.as_json()
+            if file.seed is None:
+                stored.pop("seed", None)
+            if run.resumed and run.owner == owner and stored == asked:
+                run.place = place
+                return run
+        return None
+
+    def recover(self) -> list[Run]:
+        """Go on with every unfinished run in the storage; return them, oldest first.
+
+        Their clients' work is known a moment later; until then nobody is told that it is over.
+        """
+        found = []
+        for folder in sorted(self._terms.storage.glob("*.partial")):
             header = self._header(folder)
             if header is None:
                 continue
-            stored = dict(header.get("federation", {}))
-            if file.seed is None:
-                stored.pop("seed", None)
-            if stored != asked:
-                continue
-            whole = parse(dict(header["federation"]), where=str(folder))
-            now = float(header.get("created", 0.0))
-            run = Run(folder.name.removesuffix(".partial"), owner, whole, place, now, resumed=True)
-            return self._begin(run)
-        return None
+            run = self._recovered(folder, header)
+            if run is not None:
+                found.append(run)
+        found.sort(key=lambda run: run.created)
+        for run in found:
+            self._desk.expect(run.id)
+        return [self._begin(run) for run in found]
+
+    def _recovered(self, folder: Path, header: dict[str, Any]) -> Run | None:
+        """Return the run of a folder; None where this version cannot read its file."""
+        try:
+            file = parse(dict(header["federation"]), where=str(folder))
+        except ChoralError as error:
+            LOG.error("the run in %s cannot go on: %s", folder, error)
+            return None
+        run = Run(
+            folder.name.removesuffix(".partial"),
+            str(header.get("owner", "")),
+            file,
+            Place(Path(str(header.get("folder", ".")))),
+            float(header.get("created", 0.0)),
+            resumed=True,
+            request_id=str(header.get("request_id", "")),
+        )
+        if run.request_id:
+            self._requests[run.owner, run.request_id] = run.id
+        return run
 
     def drain(self, timeout_s: float) -> None:
         """Leave every run as it is, to be resumed; wait for the threads."""
@@ -213,6 +257,7 @@ class Runs:
             run.error = ChoralError(f"the coordinator failed: {error!r}", details=text)
             run.status, run.reason = "failed", str(run.error)
         finally:
+            self._desk.returned(run.id)
             self._say_goodbye(run)
             run.ended.set()
 
@@ -233,7 +278,7 @@ class Runs:
             while not run.inbox.empty():
                 actor.post(run.inbox.get())
             started = datetime.now(UTC).timestamp()
-            actor.run()
+            actor.run(ready=lambda: self._desk.returned(run.id))
             finished = not actor.drained
             self._finish(run, setup, folder, started=started)
         finally:
@@ -259,7 +304,10 @@ class Runs:
             participant=participant,
             first=first,
             journal=self._journal(run, setup, folder),
-            world=self._world(self._publisher(run, folder.blobs(), folder.partial)),
+            world=self._world(
+                self._publisher(run, folder.blobs(), folder.partial),
+                Kept(folder.blobs(), folder.partial),
+            ),
             suits=self._suits(setup),
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,
@@ -313,6 +361,7 @@ class Runs:
                 "folder": str(run.place.folder),
                 "owner": run.owner,
                 "created": run.created,
+                "request_id": run.request_id,
             }
             lease = folder.create(run.id, header)
         return Journal(folder.store, folder.blobs(), lease)

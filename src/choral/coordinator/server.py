@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ from choral.coordinator.metrics import Metrics
 from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
 from choral.coordinator.transfers import Uploads
+from choral.coordinator.uploads import Kept
 from choral.coordinator.welcome import Welcome
 from choral.coordinator.world import Keys, World
 from choral.core.errors import ConfigError
@@ -135,8 +137,10 @@ class Server:
         self._welcome = Welcome(authority, signing.public)
         return Keys(signing, authority.public)
 
-    def _world(self, publish: Callable[[Params], int]) -> World:
-        return World(self._desk, self._clock, self._rand, self._keys, publish)
+    def _world(self, publish: Callable[[Params], int], kept: Kept) -> World:
+        return World(
+            self._desk, self._clock, self._rand, self._keys, publish, kept, pause=time.sleep
+        )
 
     def _observers(self, run: Run) -> tuple[Observer, ...]:
         log = self._logs[run.id] = EventLog()
@@ -170,7 +174,7 @@ class Server:
     # --- start and end ----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen.
+        """Go on with the runs that are not finished, and listen.
 
         Raises:
             ConfigError: The address cannot be listened on.
@@ -188,6 +192,7 @@ class Server:
             raise ConfigError(
                 f"cannot listen on {listen}", hint="is the port in use? `--listen HOST:PORT`"
             )
+        await asyncio.get_running_loop().run_in_executor(self._pool, self.runs.recover)
         await self._server.start()
         host = listen.rsplit(":", 1)[0]
         self.address = f"{host}:{port}"
@@ -231,6 +236,8 @@ class Server:
                 await asyncio.wait_for(self._everybody_told(), linger_s)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self.runs.drain, GRACE_S)
+        self._service.leaving = True
+        self._desk.ring()
         self._desk.wake()
         await self._server.stop(grace=GRACE_S)
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -24,6 +24,7 @@ from choral.core.errors import (
     OutOfRange,
     Refused,
     Stale,
+    Unavailable,
     by_code,
 )
 from choral.core.params import ClientId, Spec
@@ -100,6 +101,7 @@ class Service:
         self._clock = clock
         self._pool = pool
         self.draining = False
+        self.leaving = False
 
     def _caller(self, call: str, context: Context) -> Caller:
         caller = self._callers(context)
@@ -209,6 +211,11 @@ class Service:
             upload, header = ticket.upload
             loop = asyncio.get_running_loop()
             ticket.answer = loop.create_future()
+            try:
+                await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
+            except ChoralError as error:
+                _settle(ticket, error)
+                raise
 
             def reply(found: Receipt | ChoralError) -> None:
                 if not loop.is_closed():
@@ -251,14 +258,30 @@ class Service:
             raise OutOfOrder("a message without a number, or a number without a message")
         for body in ticket.mailbox.take(request):
             if not ticket.over:
-                ticket.post(Said(ticket, body))
+                self._say(ticket, body)
+        if ticket.hearing is not None:
+            await asyncio.shield(ticket.hearing)
         if not (ticket.mailbox.waiting or ticket.over):
             ticket.bell.clear()
             held = min(max(0.0, request.wait_s), MAX_WAIT_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(ticket.bell.wait(), held)
+        if self.leaving and not (ticket.over or ticket.mailbox.waiting):
+            raise Unavailable("the coordinator is being stopped", hint="ask again")
         ended = ticket.over and not ticket.mailbox.waiting
         return ticket.mailbox.message(ticket.token, ended=ended)
+
+    @staticmethod
+    def _say(ticket: Ticket, body: bytes) -> None:
+        """Hand a message to its run; it is acknowledged once it is in the log."""
+        loop = asyncio.get_running_loop()
+        ticket.hearing = hearing = loop.create_future()
+
+        def heard(stored: bool) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_heard, hearing, stored)
+
+        ticket.post(Said(ticket, body, heard))
 
     async def report_failure(self, request: pb.FailureReport, context: Context) -> pb.Ack:
         """Take note that a client cannot do its work."""
@@ -289,6 +312,17 @@ class Service:
         ticket.done = True
         ticket.post(Reported(ticket, dict(found.metrics), found.examples))
         return pb.Ack(protocol_version=PROTOCOL_VERSION)
+
+
+def _heard(hearing: asyncio.Future[None], stored: bool) -> None:
+    """Note whether a message is in the log."""
+    if hearing.done():
+        return
+    if stored:
+        hearing.set_result(None)
+    else:
+        hearing.set_exception(Unavailable("the coordinator is being stopped", hint="ask again"))
+        hearing.exception()  # nobody may be waiting
 
 
 def _settle(ticket: Ticket, found: Receipt | ChoralError) -> None:

@@ -22,13 +22,26 @@ class SpoolFile:
         path: The file; made when the first byte comes.
     """
 
-    __slots__ = ("_closed", "_held", "_lock", "path")
+    __slots__ = ("_closed", "_held", "_kept", "_lock", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held = 0
         self._lock = threading.Lock()
         self._closed = False
+        self._kept = False
+
+    @classmethod
+    def of(cls, path: Path, size: int) -> SpoolFile:
+        """Return the whole upload that a file holds, which is somebody else's to remove."""
+        spool = cls(path)
+        spool._held, spool._closed, spool._kept = size, True, True
+        return spool
+
+    def kept(self, path: Path) -> None:
+        """Note that the bytes are whole and elsewhere now, where others look after them."""
+        with self._lock:
+            self.path, self._closed, self._kept = path, True, True
 
     def held(self) -> int:
         """Return the number of bytes held, from the first."""
@@ -63,6 +76,8 @@ class SpoolFile:
     def discard(self) -> None:
         """Let go of all bytes; others may come."""
         with self._lock:
+            if self._kept:
+                return
             self._held = 0
             self.path.unlink(missing_ok=True)
 

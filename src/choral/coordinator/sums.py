@@ -79,13 +79,10 @@ class SpooledSum:
         self.bytes_up += upload.held()
         norm = metrics.get(NORM, 0) / (weight << 10) if weight else 0.0
         self.norm_max = max(self.norm_max or 0.0, norm)
-        upload.discard()
 
     def discard(self, client: ClientId) -> None:
         """Forget a client's contribution."""
-        upload = self._waiting.pop(client, None)
-        if upload is not None:
-            upload[0].discard()
+        self._waiting.pop(client, None)
 
     def lose(self, client: ClientId) -> None:
         """A plain sum waits for nobody."""
@@ -195,7 +192,6 @@ class RemoteSum:
             self._of[client], cmd.Uploaded(client, message, partial(self._chunks, upload))
         )
         self.bytes_up += upload.held()
-        upload.discard()
         return self._refused.get(client)
 
     def accept(self, client: ClientId) -> None:

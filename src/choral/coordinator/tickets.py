@@ -38,6 +38,7 @@ class Ticket:
         model_bytes: Size of its file.
         deadline: When it ends, on the coordinator's clock.
         post: Hands a message about it to the run that it belongs to.
+        keep: Makes a whole upload durable, under its digest.
         final: For an evaluation, whether it is the run's last model.
         done: It is not to be given out again.
         over: Nothing about it is taken any more.
@@ -46,6 +47,7 @@ class Ticket:
         upload: The bytes that came so far, with what was declared of them.
         receipt: What was signed for the upload.
         answer: What its run says of the whole upload, once it was asked.
+        hearing: Done once the last message of secure aggregation that was taken is in the log.
         gave_up: The client has said that it will not do it.
         stream: The call that brings it now; an older one of the same work gives way.
         moved: When it last made progress that renews a deadline, on the coordinator's clock.
@@ -60,6 +62,7 @@ class Ticket:
     model_bytes: int
     deadline: float
     post: Callable[[Message], None]
+    keep: Callable[[SpoolFile, str], None]
     final: bool = False
     done: bool = False
     over: bool = False
@@ -68,6 +71,7 @@ class Ticket:
     upload: tuple[SpoolFile, Header] | None = None
     receipt: Receipt | None = None
     answer: asyncio.Future[Receipt | ChoralError] | None = None
+    hearing: asyncio.Future[None] | None = None
     gave_up: bool = False
     stream: object = None
     moved: float = -math.inf
@@ -94,10 +98,11 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message of secure aggregation."""
+    """A message of secure aggregation; `heard` is told once whether it is in the log."""
 
     ticket: Ticket
     body: bytes
+    heard: Callable[[bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,13 @@ class GaveUp:
     ticket: Ticket
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A client asks for other work: nothing more comes of what it has uploaded for."""
+
+    ticket: Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +147,4 @@ class Drain:
     """The process ends: the run is left as it is, to be resumed."""
 
 
-Message: TypeAlias = Seen | Arrived | Said | GaveUp | Reported | Stop | Open | Drain
+Message: TypeAlias = Seen | Arrived | Said | GaveUp | Left | Reported | Stop | Open | Drain

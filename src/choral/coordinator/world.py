@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from choral.coordinator.desk import Desk
+from choral.coordinator.uploads import Kept
 from choral.core.params import Params
 from choral.core.ports import Clock, Rand
 from choral.crypto.signatures import SigningKey
@@ -34,6 +35,8 @@ class World:
         rand: Secret randomness.
         keys: The coordinator's.
         publish: Makes a model ready to be downloaded; returns the bytes of its file.
+        kept: Whole uploads.
+        pause: Waits so many seconds.
     """
 
     desk: Desk
@@ -41,3 +44,5 @@ class World:
     rand: Rand
     keys: Keys
     publish: Callable[[Params], int]
+    kept: Kept
+    pause: Callable[[float], None]

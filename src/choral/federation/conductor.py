@@ -22,7 +22,7 @@ from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
-from choral.federation.run import RunMachine
+from choral.federation.run import RunMachine, RunPhase
 from choral.federation.setup import RunSetup
 from choral.federation.sums import Closed, Sum, Unreached
 from choral.federation.view import RunView
@@ -41,6 +41,7 @@ class Attempt:
         bytes_down: Bytes of models sent out.
         total: The decoded sum, not yet released.
         released: The sum, released.
+        model: The model that it leads to, not yet committed.
     """
 
     plan: Plan
@@ -51,6 +52,27 @@ class Attempt:
     bytes_down: int = 0
     total: Private[Total] | None = None
     released: Released[Total] | None = None
+    model: Released[GlobalModel] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An attempt that a driver can go on with.
+
+    Attributes:
+        plan: The round's terms, as they were.
+        sum: Its sum, as far as it had come.
+        held: Clients whose contributions are in it.
+    """
+
+    plan: Plan
+    sum: Sum
+    held: tuple[ClientId, ...]
+
+
+Restore = Callable[[Cohort, Sequence[ClientId]], Restored | None]
+"""From the cohort of an attempt and whom it had accepted to what is left of it; None for nothing.
+"""
 
 
 class Conductor:
@@ -63,6 +85,7 @@ class Conductor:
         journal: Where the run leaves its log and states.
         clock: For durations that people read.
         new_sum: Makes the empty sum of an attempt from its plan and cohort.
+        restore: Goes on with an attempt that was open when the run's process ended.
         observers: See every event and command from now on, and every `Failed` with its traceback,
             which never goes into the log. A resumed run shows them nothing of its past.
 
@@ -86,6 +109,7 @@ class Conductor:
         journal: Journal,
         clock: Clock,
         new_sum: Callable[[Plan, tuple[ClientId, ...]], Sum],
+        restore: Restore = lambda cohort, accepted: None,
         observers: Iterable[Observer] = (),
     ) -> None:
         if not participant.spec.shared_size:
@@ -102,6 +126,7 @@ class Conductor:
         self._journal = journal
         self._clock = clock
         self._new_sum = new_sum
+        self._restore = restore
         self._observers: tuple[Observer, ...] = (self.view, *observers)
         self._model: Released[GlobalModel] = public(
             GlobalModel.start(setup.strategy, self.spec, first), what="first model"
@@ -153,7 +178,20 @@ class Conductor:
         if self.params.sha256 != self.view.model_sha256:
             raise StoreError("the stored state does not give the model that the log names")
         self.personal = self._journal.get_kept(self.view.kept)
-        return self.take(ev.Restarted())
+        held = self._go_on_with_attempt()
+        return self.take(ev.Restarted(held, intact=self.attempt is not None))
+
+    def _go_on_with_attempt(self) -> tuple[ClientId, ...]:
+        """Take the open attempt up again, if it can be; return whose contributions are there."""
+        round_ = self.machine.round
+        if self.machine.phase is not RunPhase.ROUND or round_ is None or round_.cohort is None:
+            return ()
+        found = self._restore(round_.cohort, tuple(round_.accepted))
+        if found is None:
+            return ()
+        started = self._clock.monotonic()
+        self.attempt = Attempt(found.plan, round_.cohort.clients, found.sum, started)
+        return found.held
 
     def take(self, event: ev.Event) -> ev.Commands:
         """Feed an event to the journal, everyone who watches and the machine."""
@@ -267,19 +305,24 @@ class Conductor:
         attempt = self._going_on()
         if attempt.released is None:
             raise StoreError(f"round {command.round} has not been released")
-        before = self._model.value
-        self._model = before.step(self._setup.strategy, attempt.released, round=command.round)
-        self.params = self._model.value.params()
+        if attempt.model is None:  # the sum's memory may become the model's
+            attempt.model = self._model.value.step(
+                self._setup.strategy, attempt.released, round=command.round
+            )
+        model = attempt.model
+        state, kept = self._journal.put_state(model), self._journal.put_kept(attempt.kept)
+        # Storing may fail and be tried again; from here on nothing does.
+        self._model, self.attempt = model, None
+        self.params = model.value.params()
         self.personal |= attempt.kept
-        self.attempt = None
         return ev.Committed(
             command.round,
             command.attempt,
-            state=self._journal.put_state(self._model),
+            state=state,
             model_sha256=self.params.sha256,
             metrics=attempt.released.value.metrics,
             duration_s=self._clock.monotonic() - attempt.started,
-            kept=self._journal.put_kept(attempt.kept),
+            kept=kept,
         )
 
     def _abandon(self, _: ev.Abandon) -> None:

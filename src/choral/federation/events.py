@@ -157,9 +157,11 @@ class Restarted:
 
     Attributes:
         held: Clients of the open attempt whose contributions are still there.
+        intact: The open attempt's sum is as it was: a secure one can go on.
     """
 
     held: tuple[ClientId, ...] = ()
+    intact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

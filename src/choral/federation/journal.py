@@ -1,4 +1,4 @@
-"""What a simulated run leaves behind as it goes: its log, its states, its clients' tensors."""
+"""What a run leaves behind as it goes: its log, its states, its clients' tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from choral.core.params import ClientId, Params
 from choral.core.ports import BlobStore, Lease, Record, RunStore
 from choral.core.release import Released
 from choral.core.tensors import decode_tensors, encode_tensors
-from choral.federation.events import Event, to_record
+from choral.federation.events import CohortChosen, Committed, Event, to_record
 from choral.federation.model import GlobalModel
 
 _SEPARATOR = "\x1f"
 
+STEP = "Step"
+"""Kind of the records that an open attempt needs to go on after a crash, and nobody later."""
+
 
 class Journal:
     """A run's log and blobs. Events gather until `flush`, which is one durable transaction.
+
+    Beside events there are the steps of the open attempt: what a driver must know to go on with
+    it. They are forgotten when the attempt has committed, or another one has begun.
 
     Args:
         store: Where the log is.
@@ -38,6 +44,7 @@ class Journal:
         self._states: list[str] = []
         self._kept_in: dict[ClientId, str] = {}
         self._garbage: set[str] = set()
+        self._forget = False
         self.lost = False
 
     @property
@@ -46,21 +53,44 @@ class Journal:
         return self._lease.run_id
 
     def read(self) -> list[Record]:
-        """Return the log so far."""
-        return list(self._store.read(self._lease.run_id))
+        """Return the events of the log so far."""
+        records = self._store.read(self._lease.run_id)
+        return [record for record in records if record.kind != STEP]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Return the steps of the open attempt, oldest first."""
+        records = self._store.read(self._lease.run_id)
+        return [record.body for record in records if record.kind == STEP]
 
     def note(self, event: Event) -> None:
         """Remember an event for the next `flush`."""
+        if isinstance(event, CohortChosen | Committed):
+            self._waiting = [record for record in self._waiting if record.kind != STEP]
+            self._forget = True
         self._waiting.append(to_record(event))
 
+    def step(self, body: dict[str, Any]) -> None:
+        """Remember a step of the open attempt, a JSON object, for the next `flush`."""
+        self._waiting.append(Record(STEP, body))
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is to be made durable."""
+        return bool(self._waiting)
+
     def flush(self) -> None:
-        """Make all noted events durable; only then remove what they have replaced."""
-        waiting, self._waiting = self._waiting, []
+        """Make all that was noted durable; only then remove what it has replaced.
+
+        Raises:
+            Fenced: Another process has taken the run over.
+            StoreError: It cannot be stored now; it still waits.
+        """
         try:
-            self._store.append(self._lease, waiting)
+            self._store.append(self._lease, self._waiting, forget=STEP if self._forget else None)
         except Fenced:
             self.lost = True
             raise
+        self._waiting, self._forget = [], False
         while len(self._states) > 2:
             self._garbage.add(self._states.pop(0))
         for digest in self._garbage - set(self._states) - set(self._kept_in.values()):

@@ -52,6 +52,9 @@ class Phase(enum.StrEnum):
     ABORTED = "aborted"
 
 
+RESTARTED = "restarted"
+"""Why an attempt was aborted that nobody could go on with: no fault of its clients."""
+
 ENDS = frozenset({Phase.COMMITTED, Phase.ABORTED})
 OPEN = frozenset({Phase.COLLECTING, Phase.GRACE})
 
@@ -203,10 +206,10 @@ class RoundMachine:
         """Go on with the contributions that are left; ask again for the ones that were lost.
 
         A sealed attempt keeps its survivors, so that the restarted round gives the same model. A
-        secure one is over: keys and masks were in memory, and clients answer an attempt once.
+        secure one whose steps were not kept is over: clients answer an attempt once.
         """
-        if self._policy.secure is not None:
-            return self._abort("restarted")
+        if self._policy.secure is not None and not event.intact:
+            return self._abort(RESTARTED)
         held = dict.fromkeys(c for c in event.held if c in self.accepted)
         sealed = self.phase not in OPEN
         if sealed and len(held) == len(self.accepted):

@@ -31,7 +31,7 @@ from choral.federation.events import (
     UpdateReceived,
 )
 from choral.federation.policy import RunPolicy
-from choral.federation.round import Phase, RoundMachine
+from choral.federation.round import RESTARTED, Phase, RoundMachine
 
 MAX_BACKOFF_S = 86400.0
 """Longest pause between two attempts: a day."""
@@ -138,6 +138,9 @@ class RunMachine:
         return (Finish("completed"),)
 
     def _retry(self, round_: RoundMachine) -> Commands:
+        if round_.reason == RESTARTED:
+            self.phase = RunPhase.BACKOFF
+            return (SetTimer(round_.round, round_.attempt, "backoff", 0.0),)
         self._tries += 1
         if self._tries > self._policy.round.retries:
             self.phase = RunPhase.PAUSED
@@ -170,6 +173,9 @@ class RunMachine:
 
     def _resume_completed(self, _: Restarted) -> Commands:
         return (Finish("completed"),)
+
+    def _resume_stopped(self, _: Restarted) -> Commands:
+        return (Finish("stopped", self.reason),)
 
     def _stop(self, event: StopRequested) -> Commands:
         self.phase = RunPhase.STOPPED
@@ -207,6 +213,7 @@ RUN_TABLE: dict[tuple[RunPhase, type[Any]], Callable[[RunMachine, Any], Commands
     (RunPhase.BACKOFF, Restarted): RunMachine._resume_backoff,
     (RunPhase.PAUSED, Restarted): RunMachine._resume_paused,
     (RunPhase.COMPLETED, Restarted): RunMachine._resume_completed,
+    (RunPhase.STOPPED, Restarted): RunMachine._resume_stopped,
     **{(phase, StopRequested): RunMachine._stop for phase in _LIVE},
 }
 """(phase, event) to rule. Everything else is ignored."""

@@ -104,7 +104,14 @@ class Database:
         rows = sa.select(RUNS.c.run_id).order_by(RUNS.c.number)
         return self._read(lambda db: tuple(db.execute(rows).scalars()))
 
-    def append(self, lease: Lease, records: Iterable[Record], *, expect: int | None = None) -> int:
+    def append(
+        self,
+        lease: Lease,
+        records: Iterable[Record],
+        *,
+        forget: str | None = None,
+        expect: int | None = None,
+    ) -> int:
         """Append records in one transaction, fenced by the lease's epoch."""
         lines = _lines(records)
 
@@ -112,7 +119,10 @@ class Database:
             _check(db, lease)
             count = _count(db, EVENTS, EVENTS.c.run_id == lease.run_id)
             if expect not in (None, count):
-                raise Conflict(f"run `{lease.run_id}` holds {count} records, not {expect}")
+                raise Conflict(f"run `{lease.run_id}` has had {count} records, not {expect}")
+            if lines and forget is not None:
+                old = (EVENTS.c.run_id == lease.run_id) & (EVENTS.c.kind == forget)
+                db.execute(EVENTS.delete().where(old))
             _insert(db, EVENTS, lines, start=count, run_id=lease.run_id)
             return count + len(lines)
 

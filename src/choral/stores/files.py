@@ -92,6 +92,27 @@ class FolderBlobStore:
                 _settle(file, aside, self._folder / digest)
         return digest
 
+    def adopt(self, path: Path, digest: str) -> Path:
+        """Take over a file of the same file system whose digest was checked; return its new path.
+
+        Raises:
+            StoreError: It cannot be made durable.
+        """
+        try:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(self._path(digest))
+            sync_folder(self._folder)
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep {path}: {error.strerror}", hint="make room, then resume"
+            ) from None
+        return self._path(digest)
+
+    def path(self, digest: str) -> Path:
+        """Return where the bytes are, or would be."""
+        return self._path(digest)
+
     def get(self, digest: str) -> memoryview:
         """Return the bytes, checked against their digest."""
         path = self._path(digest)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from choral.core.canonical import canonical_json, digest_of
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
+from choral.core.failpoints import reach
 from choral.core.params import Params
 from choral.core.ports import Lease
 from choral.core.release import Released
@@ -164,8 +165,10 @@ class RunFolder:
         """Write the results and give the folder its name; return the model's path."""
         write_durably(self.partial / MODEL, encode_tensors(model.value))
         write_durably(self.partial / LINEAGE, [_pretty(lineage)])
+        reach("run.model.written")
         path = self.path / MODEL
         write_durably(self.partial / RESULT, [_pretty(result | {"model_path": str(path)})])
+        reach("run.result.written")
         self._close_store()
         for leftover in (*self.partial.glob(".*.tmp"), *(self.partial / BLOBS).glob(".*.tmp")):
             leftover.unlink()

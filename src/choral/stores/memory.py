@@ -40,6 +40,7 @@ class MemoryRunStore:
         self._headers: dict[str, dict[str, Any]] = {}
         self._logs: dict[str, list[Record]] = {}
         self._epochs: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
         self._terms: dict[str, _Term] = {}
 
     def create(self, run_id: str, header: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ class MemoryRunStore:
                 raise RunExists(f"run `{run_id}` exists")
             self._headers[run_id] = header
             self._logs[run_id] = []
-            self._epochs[run_id] = 0
+            self._epochs[run_id] = self._counts[run_id] = 0
             self._terms[run_id] = _OVER
 
     def header(self, run_id: str) -> dict[str, Any]:
@@ -73,16 +74,25 @@ class MemoryRunStore:
         self._terms[run_id] = term
         return Lease(run_id, self._epochs[run_id])
 
-    def append(self, lease: Lease, records: Iterable[Record], *, expect: int | None = None) -> int:
+    def append(
+        self,
+        lease: Lease,
+        records: Iterable[Record],
+        *,
+        forget: str | None = None,
+        expect: int | None = None,
+    ) -> int:
         """Append records."""
         new = list(records)
         with self._lock:
             self._check(lease)
-            log = self._logs[lease.run_id]
-            if expect not in (None, len(log)):
-                raise Conflict(f"run `{lease.run_id}` holds {len(log)} records, not {expect}")
-            log += new
-            return len(log)
+            log, count = self._logs[lease.run_id], self._counts[lease.run_id]
+            if expect not in (None, count):
+                raise Conflict(f"run `{lease.run_id}` has had {count} records, not {expect}")
+            if new:
+                log[:] = [record for record in log if record.kind != forget] + new
+            self._counts[lease.run_id] += len(new)
+            return self._counts[lease.run_id]
 
     def _check(self, lease: Lease) -> None:
         self.header(lease.run_id)

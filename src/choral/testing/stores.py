@@ -90,6 +90,18 @@ def records_come_back_in_order(open_store: OpenRunStore) -> None:
     _equal(list(open_store().read("a")), _records(5))
 
 
+def a_kind_of_records_can_be_forgotten(open_store: OpenRunStore) -> None:
+    """What is appended with `forget` stays, what was there of that kind goes, and numbers go on."""
+    store = open_store()
+    store.create("a", {})
+    lease = store.acquire("a")
+    step, kept = Record("Step", {"n": 0}), Record("Noted", {"n": 1})
+    store.append(lease, [step, kept, step])
+    _equal(store.append(lease, [step], forget="Step"), 4)
+    _equal(list(open_store().read("a")), [kept, step])
+    _equal(store.append(lease, [kept]), 5)
+
+
 def runs_do_not_mix(open_store: OpenRunStore) -> None:
     """Each run has its own log."""
     store = open_store()
@@ -430,6 +442,7 @@ RUN_STORE_LAWS: tuple[Callable[[OpenRunStore], None], ...] = (
     runs_are_listed_oldest_first,
     an_unknown_run_is_named,
     records_come_back_in_order,
+    a_kind_of_records_can_be_forgotten,
     runs_do_not_mix,
     a_new_owner_fences_off_the_old,
     an_append_may_say_what_it_expects,

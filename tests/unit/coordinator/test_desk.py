@@ -19,7 +19,9 @@ class Clock:
 
 def ticket(client="a", token=b"t", **changes):
     given = {"plan": None, "model_sha256": "", "model_bytes": 0, "deadline": 0.0}
-    return Ticket(token, client, Use.TRAIN, post=lambda _: None, **given, **changes)
+    return Ticket(
+        token, client, Use.TRAIN, post=lambda _: None, keep=lambda *_: None, **given, **changes
+    )
 
 
 def join(client="a", **fields):

@@ -125,7 +125,7 @@ def test_a_stop_ends_the_run_and_nothing_moves_it_any_more():
     run.receive(CohortChosen(1, 1, NAMES))
     assert run.receive(StopRequested("enough")) == (Finish("stopped", "enough"),)
     assert run.receive(UpdateReceived(1, 1, "a")) == (Discard(1, 1, "a", "late"),)
-    assert run.receive(Restarted()) == ()
+    assert run.receive(Restarted()) == (Finish("stopped", "enough"),)
 
 
 def test_stale_answers_do_not_move_a_run():
