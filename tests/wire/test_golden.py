@@ -19,6 +19,7 @@ from choral.core.exact import Contribution, Encoding
 from choral.core.params import Spec
 from choral.core.plan import Local, Plan
 from choral.crypto.ring import Ring
+from choral.data import Column, Schema
 from choral.wire.contributions import (
     contribution_blocks,
     contribution_from_bytes,
@@ -88,6 +89,10 @@ EVALUATION_TASK = pb.EvaluationTask(
 )  # fmt: skip
 COME_BACK = pb.ComeBack(after_s=1.5, window_s=30.0, reason="waiting for 2 more clients")
 GOODBYE = pb.Goodbye(run_id="heart-1", status=run_pb2.RUN_STATUS_COMPLETED, reason="15 rounds")
+SCHEMA = Schema(
+    (Column("age", "number", "years"), Column("sex", "category", None, ("f", "m")),
+     Column("ill", "integer")), "ill", 2,
+)  # fmt: skip
 HEADER = Header(Kind.MASKED, TOKEN, DIGEST, size_bytes=1 << 33, offset=1 << 32, chunk_bytes=2 << 20)
 SUMMARY = admin.RunSummary(
     run_id="heart-1", name="heart", status=run_pb2.RUN_STATUS_PAUSED, round=3, rounds=15,
@@ -106,6 +111,9 @@ MESSAGES = {
     "chunk": transfer_pb2.Chunk(crc32=0, offset=0, data=b""),
     "client_summary": CLIENT,
     "come_back": COME_BACK,
+    "come_back_refusals": pb.ComeBack(
+        window_s=30.0, reason="nothing to do yet", refusals=["run heart-1: refused: no"]
+    ),
     "create_run_request": admin.CreateRunRequest(
         protocol_version=1, federation_json=b'{"name":"heart"}', request_id="0f" * 16
     ),
@@ -134,6 +142,10 @@ MESSAGES = {
         tasks=["heart_task:task", "other:task"], schema_version="2", schema_fingerprint=OTHER,
         examples_bucket=9, strata={"region": "north", "size": "small"}, capabilities=["secure"],
         wait_s=30.0, available_s=3600.0,
+    ),
+    "join_request_schema": pb.JoinRequest(
+        protocol_version=1, min_protocol_version=1, client_id="cleveland", tasks=["*"],
+        schema_version="2", schema_fingerprint=SCHEMA.fingerprint, schema_json=SCHEMA.to_json(),
     ),
     "join_response_assignment": pb.JoinResponse(protocol_version=1, assignment=ASSIGNMENT),
     "join_response_come_back": pb.JoinResponse(protocol_version=1, come_back=COME_BACK),

@@ -57,6 +57,14 @@ def command(
     dashboard: Annotated[
         str | None, typer.Option(envvar="CHORAL_DASHBOARD", help="Not built yet.")
     ] = None,
+    max_model_bytes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            envvar="CHORAL_MAX_MODEL_BYTES",
+            help="Largest built-in model that may be submitted.",
+        ),
+    ] = 1 << 30,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the file."),
@@ -82,6 +90,7 @@ def command(
             credentials=None if insecure else _credentials(file, place, credentials),
             roster=_roster(),
             metrics=metrics,
+            model_bytes=max_model_bytes,
         )
     )
     if outcome is None:
@@ -103,6 +112,7 @@ async def _serve(
     credentials: Callable[[], Any] | None,
     roster: Mapping[str, Strata] | None,
     metrics: str | None,
+    model_bytes: int,
 ) -> tuple[dict[str, Any] | None, ChoralError | None] | None:
     """Serve until the file's run has ended, or until a signal; return how the run ended."""
     from choral.coordinator.runs import Run
@@ -112,24 +122,26 @@ async def _serve(
     def observers(run: Run) -> tuple[RunLog, ...]:
         return (RunLog(LOG, run.id, run.file.rounds or 0),)
 
-    settings = Settings(listen, storage_root(file), place, credentials, roster, observers)
+    settings = Settings(
+        listen, storage_root(file), place, credentials, roster, observers, model_bytes
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     with one_thread():
         server = Server(settings, clock=SystemClock(), rand=SystemRand())
-        await server.start()
-        how = "mutual TLS" if credentials is not None else "plain text, identities not verified"
-        LOG.info("listening on %s (%s)", server.address, how, extra=_extra(address=server.address))
-        _publish(server, metrics)
+        await server.start(ready=False)
         run: Run | None = None
         try:
+            _publish(server, metrics)
             if file.rounds is not None:
                 run = await asyncio.to_thread(_begin, server, file, place)
-                await _until(run, stopping)
-            else:
-                await stopping.wait()
+            await server.ready()
+            how = "mutual TLS" if credentials is not None else "plain text, identities not verified"
+            address = server.address
+            LOG.info("listening on %s (%s)", address, how, extra=_extra(address=address))
+            await (stopping.wait() if run is None else _until(run, stopping))
         finally:
             await server.stop(linger_s=0.0 if stopping.is_set() else LINGER_S)
     return None if run is None else _outcome(run)

@@ -31,10 +31,20 @@ app = typer.Typer(
 )
 
 _Path = Annotated[
-    Path,
-    typer.Option("--path", metavar="DIR", envvar="CHORAL_STORAGE_PATH", help="Folder of the runs."),
+    Path | None,
+    typer.Option(
+        "--path",
+        metavar="DIR",
+        envvar="CHORAL_STORAGE_PATH",
+        help="Folder of the runs; default `storage.path` of the federation file, else `runs`.",
+    ),
 ]
-_RUNS = Path("runs")
+_Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", envvar="CHORAL_CONFIG", help="The federation file, in YAML."
+    ),
+]
 WIDE: Final = 200
 _Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run's id, a prefix of a digest, or `current`.")
@@ -49,9 +59,20 @@ def _group() -> None:
     """List, compare, export and promote the models of completed runs."""
 
 
+def _root(path: Path | None, config: Path | None) -> Path:
+    """Return the folder of the runs, found as `choral coordinator` finds it."""
+    if path is not None or config is None:
+        return path or Path("runs")
+    from choral.cli.simulate import storage_root
+    from choral.config.federation import read_file
+
+    return storage_root(read_file(config))
+
+
 @app.command("list")
-def list_models(path: _Path = _RUNS, as_json: _Json = False) -> None:
+def list_models(path: _Path = None, config: _Config = None, as_json: _Json = False) -> None:
     """List the models, oldest first, with the one in use marked."""
+    path = _root(path, config)
     found, bad = registry.models(path)
     used = registry.current(registry.history(path))
     rows = [_row(model, used) for model in found]
@@ -77,8 +98,9 @@ def list_models(path: _Path = _RUNS, as_json: _Json = False) -> None:
 
 
 @app.command("show")
-def show(model: _Model, path: _Path = _RUNS, as_json: _Json = False) -> None:
+def show(model: _Model, path: _Path = None, config: _Config = None, as_json: _Json = False) -> None:
     """Show where a model comes from, after its digest was checked."""
+    path = _root(path, config)
     found = registry.find(path, model)
     registry.load(found)
     used = registry.current(registry.history(path))
@@ -99,12 +121,14 @@ def show(model: _Model, path: _Path = _RUNS, as_json: _Json = False) -> None:
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A model, as for `show`.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
-    path: _Path = _RUNS,
+    path: _Path = None,
+    config: _Config = None,
     as_json: _Json = False,
 ) -> None:
     """Compare two models: where they come from, and how far their tensors are apart."""
     from choral.stores.folder import differences
 
+    path = _root(path, config)
     first, second = registry.find(path, a), registry.find(path, b)
     apart = registry.differences(registry.load(first), registry.load(second))
     told = differences(first.lineage, second.lineage)
@@ -133,16 +157,29 @@ def diff(
 
 @app.command("promote")
 def promote(
-    model: _Model, path: _Path = _RUNS, by: _By = None, note: _Note = "", as_json: _Json = False
+    model: _Model,
+    path: _Path = None,
+    config: _Config = None,
+    by: _By = None,
+    note: _Note = "",
+    as_json: _Json = False,
 ) -> None:
     """Put a model into use: from here on it is `current`."""
+    path = _root(path, config)
     found = registry.find(path, model)
     _decided(registry.promote(path, found, by=by or _me(), at=_now(), note=note), as_json=as_json)
 
 
 @app.command("rollback")
-def rollback(path: _Path = _RUNS, by: _By = None, note: _Note = "", as_json: _Json = False) -> None:
+def rollback(
+    path: _Path = None,
+    config: _Config = None,
+    by: _By = None,
+    note: _Note = "",
+    as_json: _Json = False,
+) -> None:
     """Put the model back into use that was before the present one."""
+    path = _root(path, config)
     _decided(registry.rollback(path, by=by or _me(), at=_now(), note=note), as_json=as_json)
 
 
@@ -159,7 +196,8 @@ def export(
         str | None,
         typer.Option(metavar="N,N,…", help="Shape of one example; most models say it."),
     ] = None,
-    path: _Path = _RUNS,
+    path: _Path = None,
+    config: _Config = None,
     as_json: _Json = False,
 ) -> None:
     """Write a model to a file that other programs read, after its digest was checked."""
@@ -167,6 +205,7 @@ def export(
     from choral.stores.files import write_durably
     from choral.tasks.export import FORMATS
 
+    path = _root(path, config)
     one_of("--format", format, FORMATS)
     found = registry.find(path, model)
     params = registry.load(found)
@@ -271,7 +310,7 @@ def _lineage_rows(body: Mapping[str, Any]) -> dict[str, str]:
     cohort = f"{min(sizes)} to {max(sizes)} clients a round" if sizes else "not known"
     privacy = body.get("privacy", {})
     epsilon = privacy.get("epsilon")
-    schema = body.get("data_schema") or body.get("config", {}).get("simulation", {}).get("schema")
+    schema = body.get("data_schema")
     aggregation = body.get("aggregation", {})
     return {
         "run": str(body["run_id"]) + (", in use" if body["current"] else ""),
@@ -284,7 +323,9 @@ def _lineage_rows(body: Mapping[str, Any]) -> dict[str, str]:
         "aggregation": str(aggregation.get("kind")),
         "privacy": f"{privacy.get('level')}, "
         + ("no mechanism ran" if epsilon is None else f"epsilon {epsilon:.3g}"),
-        "data schema": str(schema or "none declared"),
+        "data schema": f"version {schema['version']}, {schema['fingerprint']}"
+        if schema
+        else "none declared",
         "spec": str(body.get("spec", {}).get("digest")),
         "metrics": _words(body.get("metrics", {})),
         "seed": str(body.get("seed")),

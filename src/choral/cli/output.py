@@ -233,7 +233,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
         "status": result["status"],
         **{name: _cell(result["metrics"], name) for name in sorted(result["metrics"])},
     }
-    if "aggregation" in result:  # a run that goes on has no result yet
+    if result["finished"] is not None:  # else it goes on
         rows |= {
             "privacy": "no mechanism ran; " + summed(result["aggregation"]),
             "seed": str(result["seed"]),

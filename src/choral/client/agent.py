@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import grpc
 
@@ -31,6 +32,7 @@ from choral.core.errors import (
     DataError,
     Malformed,
     Refused,
+    SchemaMismatch,
     Stale,
     Unavailable,
     by_code,
@@ -40,6 +42,7 @@ from choral.core.ports import Clock, Rand
 from choral.federation.participant import Failed
 from choral.wire.errors import from_rpc_error
 from choral.wire.joining import (
+    MAX_SCHEMA_BYTES,
     Join,
     bucket_of,
     join_to_proto,
@@ -56,6 +59,10 @@ BACKOFF_S: Final = (0.5, 30.0)
 LEAST_REST_S: Final = 0.05
 """A coordinator that answers at once with nothing is not asked again in a tight loop."""
 LONGEST_REST_S: Final = 3600.0
+ROUND: Final = "the round"
+EVALUATION: Final = "the evaluation"
+MAX_TEXT: Final = 1000
+"""Characters of the coordinator's words on one line of the log."""
 AGAIN_S: Final = 1.0
 """Rest before work that failed is tried again."""
 
@@ -118,6 +125,7 @@ class Agent:
         self._reached = True
         self._tries = 0
         self._failed = b""
+        self._refusals: list[str] = []
 
     async def run(self, *, until_done: bool = False) -> Ended | None:
         """Work until cancelled, or until a run has ended that this client took part in.
@@ -175,7 +183,11 @@ class Agent:
             found = from_rpc_error(error)
             if isinstance(found, Refused | Malformed) and not found.retryable:
                 raise found from None
-            await self._pause(found)
+            if isinstance(found, SchemaMismatch):
+                self._refused([f"{found.code}: {found}"])
+                await self._back_off()
+            else:
+                await self._pause(found)
             return None
         if not self._reached or not self._tries:
             self._say(f"connected to {self._settings.coordinator}")
@@ -200,7 +212,7 @@ class Agent:
         await asyncio.sleep(seconds)
 
     def _offer(self) -> Join:
-        tasks = self._policy.file.tasks
+        tasks, schema = self._policy.file.tasks, self._described.schema_json
         return Join(
             client=self._client,
             tasks=tuple(dict.fromkeys(tasks)),
@@ -210,14 +222,27 @@ class Agent:
             strata=self._settings.strata,
             capabilities=() if self._policy.file.secure_aggregation == "off" else ("secure",),
             wait_s=HELD_S,
+            schema_json=schema if len(schema) <= MAX_SCHEMA_BYTES else b"",
         )
 
+    def _refused(self, refusals: Sequence[str]) -> None:
+        """Say which runs do not ask this client, each time that it is something else."""
+        said = ["".join(c for c in text[:MAX_TEXT] if c.isprintable()) for text in refusals[:8]]
+        for text in said:
+            if text not in self._refusals:
+                self._say(f"refused: {text}", logging.WARNING)
+        self._refusals = said
+
     async def _pause(self, why: ChoralError) -> None:
-        """Wait before the next attempt to connect, at random so that clients come apart."""
-        least, most = BACKOFF_S
+        """Wait before the next attempt to connect."""
         if self._reached:
             self._say(f"{self._settings.coordinator} is not there: {why.message}", logging.WARNING)
         self._reached = False
+        await self._back_off()
+
+    async def _back_off(self) -> None:
+        """Rest, the longer the more often, at random so that clients come apart."""
+        least, most = BACKOFF_S
         longest = min(most, least * 2.0 ** min(self._tries, 16))
         self._tries += 1
         await self._rest(least / 2 + self._share() * (longest - least / 2))
@@ -236,46 +261,54 @@ class Agent:
             return Ended(done.run_id, completed, done.reason)
         if kind == "come_back":
             back = answer.come_back
+            self._refused(back.refusals)
             wait = back.after_s + self._share() * back.window_s
             await self._rest(min(max(LEAST_REST_S, wait), LONGEST_REST_S))
         elif kind == "assignment":
-            await self._guarded(
-                answer.assignment.token, calls, self._rounds.train, answer.assignment
-            )
+            given = answer.assignment
+            work = partial(self._rounds.train, given, calls)
+            await self._guarded(given.token, calls, work, what=ROUND)
         elif kind == "evaluation":
-            await self._guarded(
-                answer.evaluation.token, calls, self._rounds.measure, answer.evaluation
-            )
+            asked = answer.evaluation
+            work = partial(self._rounds.measure, asked, calls)
+            await self._guarded(asked.token, calls, work, what=EVALUATION)
         return None
 
     async def _guarded(
         self,
         token: bytes,
         calls: Calls,
-        work: Callable[[Any, Calls], Awaitable[None]],
-        message: Any,
+        work: Callable[[], Awaitable[None]],
+        *,
+        what: str,
     ) -> None:
         """Do some work; whatever goes wrong, say so, and go on with the next."""
         if token == self._failed:
             await self._rest(AGAIN_S)  # the coordinator did not hear that it failed before
         try:
-            await work(message, calls)
+            await work()
         except Stale as error:
             self._say(f"the work is over: {error.message}")
         except ChoralError as error:
-            await self._tell_failure(token, calls, error)
+            await self._tell_failure(token, calls, error, what=what)
         except grpc.RpcError as error:
             self._say(f"the coordinator: {from_rpc_error(error)}", logging.WARNING)
         except OSError as error:
-            await self._tell_failure(token, calls, Unavailable(f"this site's disk: {error}"))
+            found = Unavailable(f"this site's disk: {error}")
+            await self._tell_failure(token, calls, found, what=what)
         except Exception as error:  # noqa: BLE001  # one round never takes the client with it
             text = "".join(traceback.format_exception(error))
-            found = ClientError(f"{type(error).__name__}: {error}", details=text)
-            await self._tell_failure(token, calls, found)
+            fault = ClientError(f"{type(error).__name__}: {error}", details=text)
+            await self._tell_failure(token, calls, fault, what=what)
 
-    async def _tell_failure(self, token: bytes, calls: Calls, error: ChoralError) -> None:
+    async def _tell_failure(
+        self, token: bytes, calls: Calls, error: ChoralError, *, what: str
+    ) -> None:
         self._failed = token
-        self._say(f"failed: {error.code}: {error}", logging.WARNING)
+        if isinstance(error, Refused):
+            self._say(f"refused: {error}", logging.WARNING if what == ROUND else logging.INFO)
+        else:
+            self._say(f"{what} failed: {error.code}: {error}", logging.WARNING)
         if error.details:
             LOG.warning("%s", error.details)
         private = issubclass(by_code(error.code), PRIVATE)

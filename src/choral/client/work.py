@@ -64,11 +64,13 @@ class Described:
         examples: How many there are, at most, to train on.
         schema_version: Version of the declared schema; empty without one.
         schema_fingerprint: Its digest; empty without one.
+        schema_json: What the digest is over: column names, types, units, classes, target.
     """
 
     examples: int
     schema_version: str = ""
     schema_fingerprint: str = ""
+    schema_json: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class _Desk:
         if self._local.schema is None:
             return Described(examples)
         schema = Schema.from_yaml(self._local.schema)
-        return Described(examples, str(schema.version), schema.fingerprint)
+        return Described(examples, str(schema.version), schema.fingerprint, schema.to_json())
 
     def _train(self, request: Train, plan: Plan) -> Answer:
         params, participant = self._model(request.model, plan)

@@ -81,6 +81,8 @@ def build_setup(
         raise ConfigError("`rounds` is missing", hint="such as `rounds: 10`")
     seed = seed_or_drawn(file.seed)
     name = name_of(file, place)
+    schema = schema_of(file, place)
+    unasked = deployed is not None and file.schema_ is None  # of its clients
     task = _task(file, place)
     source = _source(file, place, seed) if deployed is None else deployed.source
     population = len(source.ids) if deployed is None else deployed.population
@@ -109,8 +111,34 @@ def build_setup(
         arguments=_arguments(file),
         test_fraction=test_fraction_of(file),
         population=population,
-        config={**file.as_json(), "seed": seed, **({"data": place.data} if place.data else {})},
+        config={
+            **file.as_json(),
+            "seed": seed,
+            **({"data": place.data} if place.data else {}),
+            **({} if schema is None or unasked else {"data_schema": _named_schema(schema)}),
+        },
     )
+
+
+def schema_of(file: FederationFile, place: Place) -> Schema | None:
+    """Return the data schema that a federation file names, None where it names none.
+
+    Raises:
+        ConfigError: The schema's file cannot be read, or is no schema; or the file names two.
+    """
+    whole, simulated = file.schema_, file.simulation.schema_
+    if whole is not None and simulated is not None:
+        raise ConfigError(
+            f"`schema` is {whole} and `simulation.schema` is {simulated}",
+            hint="`schema` alone holds for the clients of a deployment and of a simulation",
+        )
+    name = whole or simulated
+    return None if name is None else Schema.from_yaml(place.folder / name)
+
+
+def _named_schema(schema: Schema) -> dict[str, Any]:
+    """Return a data schema as lineages tell it."""
+    return {"version": schema.version, "fingerprint": schema.fingerprint}
 
 
 def name_of(file: FederationFile, place: Place) -> str:
@@ -201,10 +229,7 @@ def _reading(file: FederationFile, place: Place) -> dict[str, Any]:
     """Return how data files are read."""
     simulation = file.simulation
     missing = one_of("simulation.missing", simulation.missing or "raise", ("raise", "drop"))
-    schema = None
-    if simulation.schema_ is not None:
-        schema = Schema.from_yaml(place.folder / simulation.schema_)
-    return {"target": simulation.target, "missing": missing, "schema": schema}
+    return {"target": simulation.target, "missing": missing, "schema": schema_of(file, place)}
 
 
 def _held_out(file: FederationFile, place: Place) -> Any:

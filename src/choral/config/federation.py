@@ -137,7 +137,7 @@ class SimulationSection(Section):
         partition: `{name: …, clients: …}` and the partitioner's arguments.
         target: Column to predict; default the last.
         missing: `raise` or `drop` for rows with missing values.
-        schema_: Data schema, a YAML file; written `schema`.
+        schema_: Data schema, a YAML file; written `schema`. Default the federation's.
         strata: Client to its labels, for a folder of files.
         dropout: Probability that an invited client is lost.
         latency_s: Median virtual seconds to an answer.
@@ -199,6 +199,7 @@ class FederationFile(Section):
         evaluation: How the model is measured.
         encoding: Grid of the exact sum.
         storage: Where runs rest.
+        schema_: Data schema that every client must have, a YAML file; written `schema`.
         tls: Certificates of a coordinator.
         simulation: What only a simulation needs.
         seed: 0 to 2^63 - 1; drawn and reported where it is absent.
@@ -220,6 +221,7 @@ class FederationFile(Section):
     evaluation: EvaluationSection = EvaluationSection()
     encoding: EncodingSection = EncodingSection()
     storage: StorageSection = StorageSection()
+    schema_: str | None = Field(default=None, alias="schema")
     tls: TlsSection | None = None
     simulation: SimulationSection = SimulationSection()
     seed: int | None = Field(default=None, ge=0, lt=2**63)

@@ -43,6 +43,7 @@ from choral.coordinator.world import World
 from choral.core.errors import (
     ChoralError,
     Stale,
+    StoreError,
     Unavailable,
     UpdateRejected,
 )
@@ -402,6 +403,9 @@ class Actor:
             self._later(message.reply, error)
             ticket.done = True
             yield self.conductor.note_failed(ticket.plan, failed)
+            outcome = self._outcome(attempt)
+            if outcome is not None:
+                yield outcome
             return
         ticket.done = True
         self._work.hold(message)
@@ -416,6 +420,8 @@ class Actor:
             return attempt.sum.take(client, upload)
         except ChoralError as error:
             return Failed(client, error.code, str(error))
+        except OSError as error:
+            return Failed(client, StoreError.code, f"the upload cannot be read: {error.strerror}")
 
     def _said(self, message: Said) -> Iterable[ev.Event]:
         self._later(message.heard, True)

@@ -15,6 +15,7 @@ from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.runs import Run, Runs
 from choral.coordinator.service import STATUS
+from choral.coordinator.shown import describe, reason
 from choral.coordinator.submissions import submitted
 from choral.coordinator.tickets import Open, Stop
 from choral.core.errors import UnknownName, did_you_mean
@@ -24,6 +25,9 @@ from choral.wire.v1 import admin_pb2 as pb
 from choral.wire.versions import PROTOCOL_VERSION, check_version
 
 POLL_S: Final = 0.25
+STOP_POLL_S: Final = 0.02
+STOPPING_S: Final = 10.0
+"""Longest wait for a run that was asked to stop."""
 
 
 class AdminService:
@@ -37,6 +41,8 @@ class AdminService:
         events: The log of events of a run.
         clock: Time.
         pool: Threads for what takes time.
+        verified: Whether clients' identities are proved by certificates.
+        model_bytes: Largest built-in model that can be submitted.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class AdminService:
         events: Callable[[str], EventLog | None],
         clock: Clock,
         pool: ThreadPoolExecutor,
+        verified: bool,
+        model_bytes: int,
     ) -> None:
         self._runs = runs
         self._desk = desk
@@ -57,6 +65,8 @@ class AdminService:
         self._events = events
         self._clock = clock
         self._pool = pool
+        self._verified = verified
+        self._model_bytes = model_bytes
 
     def _caller(self, call: str, request: Any, context: Context) -> Caller:
         caller = self._callers(context)
@@ -78,14 +88,14 @@ class AdminService:
     ) -> pb.CreateRunResponse:
         """Begin a run."""
         caller = self._caller("CreateRun", request, context)
-        file = submitted(request.federation_json)
-        loop = asyncio.get_running_loop()
-        run = await loop.run_in_executor(
-            self._pool,
-            lambda: self._runs.submit(
+
+        def submit() -> Run:
+            file = submitted(request.federation_json, model_bytes=self._model_bytes)
+            return self._runs.submit(
                 file, self._place, owner=caller.id, request_id=request.request_id[:128]
-            ),
-        )
+            )
+
+        run = await asyncio.get_running_loop().run_in_executor(self._pool, submit)
         return pb.CreateRunResponse(protocol_version=PROTOCOL_VERSION, run_id=run.id)
 
     async def ListRuns(  # noqa: N802
@@ -104,7 +114,11 @@ class AdminService:
         """Tell of one run."""
         caller = self._caller("GetRun", request, context)
         run = self._run("GetRun", caller, request.run_id)
-        body = json.dumps(describe(run, self._desk)).encode()
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(
+            self._pool, lambda: describe(run, self._desk, verified=self._verified)
+        )
+        body = json.dumps(found).encode()
         return pb.GetRunResponse(protocol_version=PROTOCOL_VERSION, result_json=body)
 
     async def WatchRun(  # noqa: N802
@@ -137,8 +151,9 @@ class AdminService:
         run = self._run("StopRun", caller, request.run_id)
         words = "".join(c if c.isprintable() else " " for c in request.reason[:200])
         run.post(Stop(words or f"stopped by {caller.id}"))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, run.ended.wait, 10.0)
+        over = self._clock.monotonic() + STOPPING_S
+        while not run.ended.is_set() and self._clock.monotonic() < over:
+            await asyncio.sleep(STOP_POLL_S)
         return pb.StopRunResponse(protocol_version=PROTOCOL_VERSION, status=STATUS[run.status])
 
     async def OpenRound(  # noqa: N802
@@ -180,42 +195,5 @@ def _summary(run: Run) -> pb.RunSummary:
         round=0 if actor is None else len(actor.conductor.view.rounds),
         rounds=run.file.rounds or 0,
         created_s=run.created,
-        reason=_reason(run),
+        reason=reason(run),
     )
-
-
-def _reason(run: Run) -> str:
-    """Return why a run is where it is; while it goes on, what it waits for."""
-    if run.status == "running" and run.actor is not None:
-        return run.actor.waiting
-    return run.reason
-
-
-def describe(run: Run, desk: Desk) -> dict[str, Any]:
-    """Return a run as JSON: its result, or as much of it as there is by now."""
-    refusals = {c: p.refusal for c, p in sorted(desk.presences().items()) if p.refusal}
-    if run.result is not None:
-        return run.result | {"refusals": refusals}
-    body: dict[str, Any] = {
-        "run_id": run.id,
-        "name": run.name,
-        "status": run.status,
-        "reason": _reason(run),
-        "engine": "grpc",
-        "seed": run.file.seed,
-        "rounds": [],
-        "metrics": {},
-        "client_metrics": {},
-        "failures": [],
-        "model_sha256": "",
-    }
-    if run.actor is not None:
-        view = run.actor.conductor.view
-        body |= {
-            "rounds": [dict(r) for r in view.rounds],
-            "metrics": dict(view.metrics),
-            "client_metrics": {c: dict(m) for c, m in view.client_metrics.items()},
-            "failures": [dict(f) for f in view.failures],
-            "model_sha256": view.model_sha256,
-        }
-    return body | {"refusals": refusals}

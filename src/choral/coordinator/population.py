@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from choral.core.errors import DataError
 from choral.core.params import ClientId
 from choral.core.selection import Strata
 from choral.core.task import ClientData
 from choral.wire.joining import Join, examples_in
+
+
+@dataclass(frozen=True, slots=True)
+class Everybody:
+    """Clients of a run, those that have gone as well.
+
+    Attributes:
+        population: Knows their labels.
+        ids: In alphabetical order.
+    """
+
+    population: Population
+    ids: tuple[ClientId, ...]
+
+    def strata(self, client: ClientId) -> Strata:
+        """Return a client's labels."""
+        return self.population.strata(client)
 
 
 class Population:
@@ -33,6 +51,11 @@ class Population:
     def ids(self) -> Sequence[ClientId]:
         """Ids of those that could be asked now, in alphabetical order."""
         return self._ids
+
+    @property
+    def everybody(self) -> Everybody:
+        """The clients that could be asked at any time so far, and those on the operator's list."""
+        return Everybody(self, tuple(sorted({*self._known, *map(ClientId, self._labels)})))
 
     def load(self, client: ClientId) -> ClientData:
         """Refuse: nobody's data is here."""

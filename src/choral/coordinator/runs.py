@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from choral._version import __version__
-from choral.config.build import Deployed, Place, build_setup, name_of
+from choral.config.build import Deployed, Place, build_setup, name_of, schema_of
 from choral.config.federation import FederationFile, parse
 from choral.config.fresh import new_run_id, seed_or_drawn
 from choral.coordinator.actor import LONGEST_S, Actor
 from choral.coordinator.desk import Desk, Farewell
+from choral.coordinator.fit import Told, Wanted, refusals
 from choral.coordinator.gate import Trigger
 from choral.coordinator.population import Population
 from choral.coordinator.tickets import Drain, Message, Stop
@@ -26,7 +27,7 @@ from choral.coordinator.world import World
 from choral.core.errors import ChoralError, ConfigError, NotBuilt, StoreError
 from choral.core.params import Params
 from choral.core.ports import Observer
-from choral.core.selection import Strata
+from choral.core.selection import History, Strata
 from choral.core.tensors import encode_tensors
 from choral.federation.journal import Journal
 from choral.federation.setup import RunSetup
@@ -43,9 +44,6 @@ ENGINE: Final = "grpc"
 MAX_CLIENTS: Final = 1_000_000
 """Most clients that a round can ask for."""
 
-ANY_TASK: Final = "*"
-"""What a client offers whose site allows every task."""
-
 
 @dataclass(slots=True, eq=False)
 class Run:
@@ -61,6 +59,10 @@ class Run:
         status: waiting, running, paused, completed, failed or stopped.
         reason: Why; empty where there is nothing to say.
         actor: What drives it, once it has begun.
+        wanted: What it asks of clients, once that is known.
+        setup: Its setup, once its clients are known.
+        started: When it began to work, seconds since 1970.
+        over: When its thread was done with it.
         result: How it ended.
         error: What ended it, where that was a fault.
         request_id: Name of the request that began it; empty where it has none.
@@ -76,6 +78,10 @@ class Run:
     status: str = "waiting"
     reason: str = ""
     actor: Actor | None = None
+    wanted: Wanted | None = None
+    setup: RunSetup | None = None
+    started: float | None = None
+    over: float | None = None
     result: dict[str, Any] | None = None
     error: ChoralError | None = None
     ended: threading.Event = field(default_factory=threading.Event)
@@ -147,6 +153,11 @@ class Runs:
     def get(self, run_id: str) -> Run | None:
         """Return a run, None where there is none of this name."""
         return self._runs.get(run_id)
+
+    def refusals(self, join: Join) -> tuple[list[Told], bool]:
+        """Return which runs that go on do not ask a client, and whether another one would."""
+        going = ((r.id, r.wanted) for r in self.all() if not r.ended.is_set())
+        return refusals(((name, wanted) for name, wanted in going if wanted is not None), join)
 
     def model(self, run_id: str, sha256: str) -> Path | None:
         """Return the file of a run's model that can be downloaded now."""
@@ -259,6 +270,7 @@ class Runs:
         finally:
             self._desk.returned(run.id)
             self._say_goodbye(run)
+            run.over = datetime.now(UTC).timestamp()
             run.ended.set()
 
     def _drive_to_its_end(self, run: Run) -> None:
@@ -277,10 +289,10 @@ class Runs:
         try:
             while not run.inbox.empty():
                 actor.post(run.inbox.get())
-            started = datetime.now(UTC).timestamp()
+            run.started = datetime.now(UTC).timestamp()
             actor.run(ready=lambda: self._desk.returned(run.id))
             finished = not actor.drained
-            self._finish(run, setup, folder, started=started)
+            self._finish(run, setup, folder, started=run.started)
         finally:
             if not finished or run.status != "completed":
                 folder.close()
@@ -308,11 +320,11 @@ class Runs:
                 self._publisher(run, folder.blobs(), folder.partial),
                 Kept(folder.blobs(), folder.partial),
             ),
-            suits=self._suits(setup),
+            suits=self._suits(run, setup),
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,
         )
-        run.actor, run.status = actor, "running"
+        run.setup, run.actor, run.status = setup, actor, "running"
         return setup, actor
 
     def _gather(self, run: Run) -> int | None:
@@ -323,7 +335,7 @@ class Runs:
         trigger = trigger_of(run.file)
         secure = run.file.aggregation not in (None, "plain")
         least = run.file.round.quorum or (3 if secure else 2)
-        suits = self._suits(self._setup(run.file, run.place, Population(), max(3, least)))
+        suits = self._suits(run, self._setup(run.file, run.place, Population(), max(3, least)))
         desk = self._desk
         desk.watch(run.inbox.put)
         before = -1
@@ -398,7 +410,7 @@ class Runs:
             engine=ENGINE,
             params=conductor.params,
             spec=conductor.spec,
-            coverage=coverage(setup.source, conductor.machine.history, by=setup.strata).as_json(),
+            coverage=reached(setup, conductor.machine.history),
             duration_s=now.timestamp() - started,
             finished=now.isoformat(timespec="seconds"),
             identity="verified" if self._terms.verified else "unverified",
@@ -442,18 +454,15 @@ class Runs:
             )
         return build_setup(file, place, deployed=Deployed(population, size))
 
-    def _suits(self, setup: RunSetup) -> Callable[[Join], str]:
+    def _suits(self, run: Run, setup: RunSetup) -> Callable[[Join], str]:
         """Return what says why a client does not suit a run; nothing where it does."""
-        roster, task, by = self._terms.roster, setup.task_name, setup.strata
+        schema = schema_of(run.file, run.place) if run.file.schema_ is not None else None
+        wanted = Wanted(setup.task_name, self._terms.roster, setup.strata, schema)
+        run.wanted = wanted
 
         def suits(join: Join) -> str:
-            if roster is not None and join.client not in roster:
-                return "it is not on the coordinator's list of clients"
-            if task not in join.tasks and ANY_TASK not in join.tasks:
-                return f"its site does not allow the task `{task}`"
-            if by is not None and by not in {**join.strata, **(roster or {}).get(join.client, {})}:
-                return f"it has no label `{by}`, and clients are chosen by it"
-            return ""
+            error = wanted.refusal(join)
+            return "" if error is None else error.message
 
         return suits
 
@@ -468,6 +477,14 @@ class Runs:
         finally:
             whole.close()
         return header if "federation" in header else None
+
+
+def reached(setup: RunSetup, history: History) -> dict[str, Any]:
+    """Return whom a run has reached so far, of all that were ever there."""
+    source = setup.source
+    population = source.everybody if isinstance(source, Population) else source
+    copied = History(dict(history.completed), dict(history.last_seen))  # its thread goes on
+    return coverage(population, copied, by=setup.strata).as_json()
 
 
 def trigger_of(file: FederationFile) -> Trigger:

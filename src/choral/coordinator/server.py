@@ -27,6 +27,7 @@ from choral.coordinator.guard import Guarded, Reading
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
+from choral.coordinator.submissions import MODEL_BYTES
 from choral.coordinator.transfers import Uploads
 from choral.coordinator.uploads import Kept
 from choral.coordinator.welcome import Welcome
@@ -82,6 +83,7 @@ class Settings:
         credentials: Reads the certificates; None for plain text on a loopback address.
         roster: Clients that may take part, with their labels; None for whoever has a certificate.
         observers: Makes further observers of a run, such as a progress bar.
+        model_bytes: Largest built-in model that can be submitted.
     """
 
     listen: str
@@ -90,6 +92,7 @@ class Settings:
     credentials: Callable[[], ServerCredentials] | None
     roster: Mapping[str, Strata] | None = None
     observers: Callable[[Run], Iterable[Observer]] = field(default=lambda run: ())
+    model_bytes: int = MODEL_BYTES
 
 
 class Server:
@@ -158,6 +161,8 @@ class Server:
             uploads=Uploads(uploads, self._clock, self._pool),
             model=self.runs.model,
             spec=self._spec,
+            refusals=self.runs.refusals,
+            note=self.metrics.refused,
             clock=self._clock,
             pool=self._pool,
         )
@@ -173,13 +178,17 @@ class Server:
 
     # --- start and end ----------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, ready: bool = True) -> None:
         """Go on with the runs that are not finished, and listen.
+
+        Args:
+            ready: Say so to those who ask for its health; else `ready` does it later.
 
         Raises:
             ConfigError: The address cannot be listened on.
         """
         self._add_services()
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         listen, credentials = self._settings.listen, self._settings.credentials
         try:
             if credentials is None:
@@ -196,6 +205,11 @@ class Server:
         await self._server.start()
         host = listen.rsplit(":", 1)[0]
         self.address = f"{host}:{port}"
+        if ready:
+            await self.ready()
+
+    async def ready(self) -> None:
+        """Tell those who ask for its health that it serves."""
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     def _add_services(self) -> None:
@@ -207,6 +221,8 @@ class Server:
             events=self._logs.get,
             clock=self._clock,
             pool=self._pool,
+            verified=self._settings.credentials is not None,
+            model_bytes=self._settings.model_bytes,
         )
         note = self.metrics.refused
         streams = frozenset({"get_global_model", "WatchRun"})

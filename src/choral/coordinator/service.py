@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 from choral.coordinator.access import Caller, check
 from choral.coordinator.callers import Callers
 from choral.coordinator.desk import Desk, Farewell
+from choral.coordinator.fit import Told, schema_in
 from choral.coordinator.tickets import Arrived, GaveUp, Reported, Said, Ticket, Use
 from choral.coordinator.transfers import Uploads, model_frames, model_header
 from choral.coordinator.welcome import Welcome
@@ -23,7 +25,9 @@ from choral.core.errors import (
     OutOfOrder,
     OutOfRange,
     Refused,
+    SchemaMismatch,
     Stale,
+    TooLarge,
     Unavailable,
     by_code,
 )
@@ -34,6 +38,7 @@ from choral.wire.frames import Kind, check_sha256
 from choral.wire.joining import (
     Assignment,
     EvaluationTask,
+    Join,
     assignment_to_proto,
     evaluation_from_proto,
     join_from_proto,
@@ -46,12 +51,19 @@ from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
 from choral.wire.versions import PROTOCOL_VERSION, agree, check_version
 
+LOG: Final = logging.getLogger("choral.coordinator")
 MAX_WAIT_S: Final = 30.0
 """Longest time that a call is held."""
 MAX_BODY: Final = 4 << 20
 """Bytes of a message of secure aggregation."""
+MAX_SAID: Final = 32 << 20
+"""Bytes of all messages of one client in one attempt, many times what an honest one needs."""
+MESSAGE_BYTES: Final = 256
+"""Counted for each message besides its own bytes: very many small ones are work, too."""
 MAX_TEXT: Final = 500
 """Characters of a client's own words."""
+MAX_REFUSALS: Final = 8
+"""Runs of which a client is told why they do not ask it."""
 MAX_METRIC: Final = 1e30
 MAX_EXAMPLES: Final = 1 << 40
 """What a client can have measured, over how many examples: their pool stays a finite number."""
@@ -78,6 +90,8 @@ class Service:
         spec: From a run to the schema of its model.
         clock: Time.
         pool: Threads for checksums and disk.
+        refusals: From an offer to the runs that do not ask its client, and whether others would.
+        note: Counts what was refused: a call and a code.
     """
 
     def __init__(
@@ -91,6 +105,8 @@ class Service:
         spec: Callable[[str], Spec | None],
         clock: Clock,
         pool: ThreadPoolExecutor,
+        refusals: Callable[[Join], tuple[list[Told], bool]] = lambda _: ([], True),
+        note: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._desk = desk
         self._callers = callers
@@ -98,6 +114,9 @@ class Service:
         self._uploads = uploads
         self._model = model
         self._spec = spec
+        self._refusals = refusals
+        self._note = note
+        self._told: dict[ClientId, list[str]] = {}
         self._clock = clock
         self._pool = pool
         self.draining = False
@@ -117,13 +136,25 @@ class Service:
         join = join_from_proto(request)
         if join.client != caller.id:
             raise Refused(f"{caller.id!r} joins in the name of {join.client!r}")
+        if join.schema_json:
+            schema_in(join.schema_json)
         if self._welcome is not None:
             await self._welcome.greet(caller, context)
         if self.draining:
             return self._come_back(version, "the coordinator is being stopped", after_s=1.0)
-        found = await self._desk.wait(join, at_most_s=min(join.wait_s, MAX_WAIT_S))
+        told, fits = self._refusals(join)
+        apart = None if fits else next((t for t in told if _is_apart(t)), None)
+        unheard = not fits and any(t.text[:MAX_TEXT] not in self._told_to(join) for t in told)
+        held_s = 0.0 if apart is not None or unheard else min(join.wait_s, MAX_WAIT_S)
+        found = await self._desk.wait(join, at_most_s=held_s)
         if found is None:
-            return self._come_back(version, "nothing to do yet")
+            if apart is not None:
+                self._desk.refuse(join.client, apart.error.message)
+                raise SchemaMismatch(
+                    f"run {apart.run_id}: {apart.error.message}", hint=apart.error.hint
+                )
+            told, _ = self._refusals(join)
+            return self._come_back(version, "nothing to do yet", refusals=self._noted(join, told))
         if isinstance(found, Farewell):
             return pb.JoinResponse(
                 protocol_version=version,
@@ -150,13 +181,28 @@ class Service:
         )
         return pb.JoinResponse(protocol_version=version, evaluation=task_to_proto(task))
 
-    def _come_back(self, version: int, why: str, *, after_s: float = 0.0) -> pb.JoinResponse:
+    def _told_to(self, join: Join) -> Sequence[str]:
+        return self._told.get(join.client, ())
+
+    def _noted(self, join: Join, told: list[Told]) -> list[str]:
+        """Log and count why runs do not ask a client, where that is new; return it in words."""
+        words = [t.text[:MAX_TEXT] for t in told[:MAX_REFUSALS]]
+        for refusal, text in zip(told, words, strict=False):
+            if text not in self._told_to(join):
+                LOG.info("%s does not suit %s", join.client, text)
+                self._note("JoinRound", refusal.error.code)
+        self._told[join.client] = words
+        return words
+
+    def _come_back(
+        self, version: int, why: str, *, after_s: float = 0.0, refusals: Sequence[str] = ()
+    ) -> pb.JoinResponse:
         """Return when to call again: spread, so that many clients do not call at once."""
         crowd = len(self._desk.presences())
         window = min(60.0, crowd / 500.0)
         return pb.JoinResponse(
             protocol_version=version,
-            come_back=pb.ComeBack(after_s=after_s, window_s=window, reason=why),
+            come_back=pb.ComeBack(after_s=after_s, window_s=window, reason=why, refusals=refusals),
         )
 
     # --- bulk -------------------------------------------------------------------------------------
@@ -256,6 +302,7 @@ class Service:
             raise Malformed(f"a message of {len(request.body)} bytes, expected up to {MAX_BODY}")
         if bool(request.sequence) != bool(request.body):
             raise OutOfOrder("a message without a number, or a number without a message")
+        _charge(ticket, request.body)
         for body in ticket.mailbox.take(request):
             if not ticket.over:
                 self._say(ticket, body)
@@ -335,6 +382,21 @@ def _settle(ticket: Ticket, found: Receipt | ChoralError) -> None:
     else:
         ticket.receipt = found
     answer.set_result(found)
+
+
+def _charge(ticket: Ticket, body: bytes) -> None:
+    """Count a message against the quota of its client's work; raise `TooLarge` beyond it."""
+    if body:
+        ticket.said_bytes += len(body) + MESSAGE_BYTES
+    if ticket.said_bytes > MAX_SAID:
+        raise TooLarge(
+            f"messages of {ticket.said_bytes} bytes for one round, expected up to {MAX_SAID}"
+        )
+
+
+def _is_apart(told: Told) -> bool:
+    """Return whether a client's data is why a run does not ask it."""
+    return isinstance(told.error, SchemaMismatch)
 
 
 def _printable(text: str) -> str:

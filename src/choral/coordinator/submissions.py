@@ -13,17 +13,30 @@ from typing import Any, Final
 
 from choral.config.federation import FederationFile, parse
 from choral.config.references import is_reference
-from choral.core.errors import Malformed, Refused
+from choral.core.errors import Malformed, Refused, TooLarge
+from choral.tasks.zoo import build as build_model
+from choral.tasks.zoo import elements
 
 MAX_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 32
 
 
-def submitted(raw: bytes) -> FederationFile:
+MODEL_BYTES: Final = 1 << 30
+"""Largest submitted model: the coordinator holds it in memory several times."""
+_ELEMENT: Final = 4
+"""Bytes of a float32."""
+
+
+def submitted(raw: bytes, *, model_bytes: int = MODEL_BYTES) -> FederationFile:
     """Return the federation that some JSON describes.
+
+    Args:
+        raw: The JSON.
+        model_bytes: Largest built-in model.
 
     Raises:
         Malformed: It is no JSON object, is too long or too deep, or holds what is no text.
+        TooLarge: Its model is.
         ConfigError: It is no federation.
         Refused: It names what is not in the coordinator's folder.
     """
@@ -38,7 +51,24 @@ def submitted(raw: bytes) -> FederationFile:
     _check_values(body)
     file = parse(body, where="the submitted federation")
     _check_words(file)
+    _check_model(file, model_bytes)
     return file
+
+
+def _check_model(file: FederationFile, most: int) -> None:
+    """Refuse a built-in model that is too large, before anything of it is made.
+
+    A task of the operator's own is as large as the operator made it.
+    """
+    if file.model is None or not isinstance(file.model.get("type"), str):
+        return  # whoever builds it says what is wrong
+    build_model(**file.model)
+    size = _ELEMENT * elements(**file.model)
+    if size > most:
+        raise TooLarge(
+            f"a model of {min(size, 10**30):.3g} bytes, expected up to {most}",
+            hint="the operator's limit is `--max-model-bytes`",
+        )
 
 
 def _check_values(body: Any) -> None:
@@ -70,6 +100,7 @@ def _check_words(file: FederationFile) -> None:
     for what, word in (
         ("evaluation.held_out", held_out if held_out and not is_reference(held_out) else None),
         ("simulation.schema", file.simulation.schema_),
+        ("schema", file.schema_),
     ):
         path = PurePosixPath(word or "")
         if path.is_absolute() or ".." in path.parts or "\0" in str(path):

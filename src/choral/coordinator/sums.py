@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from choral.coordinator.spool import SpoolFile
 from choral.core.aggregation import RingGrid, Secure
-from choral.core.errors import ChoralError, RunFailed, WrongShape
+from choral.core.errors import ChoralError, RunFailed, StoreError, Truncated, WrongShape
 from choral.core.exact import Encoding, ExactSum
 from choral.core.keys import Key
 from choral.core.params import ClientId, Spec
@@ -30,7 +30,8 @@ from choral.secagg.refusals import Breach, Reason
 from choral.secagg.server import Phase, Server
 from choral.wire.contributions import tail_from_bytes
 
-_UNMASKED: Final = frozenset({Phase.PLANNED, Phase.JOINING, Phase.SHARING, Phase.MASKING})
+_BEFORE_VECTORS: Final = frozenset({Phase.PLANNED, Phase.JOINING, Phase.SHARING})
+_UNMASKED: Final = _BEFORE_VECTORS | {Phase.MASKING}
 
 
 class SpooledSum:
@@ -51,6 +52,7 @@ class SpooledSum:
         self._encoding = plan.encoding
         self._exact = ExactSum(spec.vector_size, plan.encoding)
         self._waiting: dict[ClientId, tuple[SpoolFile, int, dict[str, int]]] = {}
+        self._broken: Unreached | None = None
 
     def open(self, answering: Sequence[ClientId], silent: Sequence[ClientId]) -> Opened:
         """Begin; nobody has a reason to refuse."""
@@ -72,10 +74,13 @@ class SpooledSum:
         return None
 
     def accept(self, client: ClientId) -> None:
-        """Add a client's contribution."""
+        """Add a client's contribution; one that cannot be read spoils the sum, and not the run."""
         upload, weight, metrics = self._waiting.pop(client)
         blocks = cast("Iterator[npt.NDArray[np.int32]]", upload.numbers(self._size, "<i4"))
-        self._exact.add_blocks(blocks, weight=weight, metrics=metrics)
+        try:
+            self._exact.add_blocks(blocks, weight=weight, metrics=metrics)
+        except (OSError, Truncated) as error:
+            self._broken = unreadable(client, error)
         self.bytes_up += upload.held()
         norm = metrics.get(NORM, 0) / (weight << 10) if weight else 0.0
         self.norm_max = max(self.norm_max or 0.0, norm)
@@ -89,7 +94,15 @@ class SpooledSum:
 
     def close(self, survivors: Sequence[ClientId]) -> Closed | Unreached | None:
         """Return the total."""
+        if self._broken is not None:
+            return self._broken
         return Closed(self._exact.total(last=True))
+
+
+def unreadable(client: ClientId, error: Exception) -> Unreached:
+    """Return that an attempt has no sum, since an upload cannot be read back from disk."""
+    why = getattr(error, "strerror", None) or error
+    return Unreached(f"{StoreError.code}: the upload of {client} cannot be read: {why}")
 
 
 class _Instance:
@@ -188,9 +201,12 @@ class RemoteSum:
         message = self._masked.get(client)
         if message is None:
             return Failed(client, Breach.code, "a masked vector without its message")
-        self._receive(
-            self._of[client], cmd.Uploaded(client, message, partial(self._chunks, upload))
-        )
+        event = cmd.Uploaded(client, message, partial(self._chunks, upload))
+        try:
+            self._receive(self._of[client], event)
+        except (OSError, Truncated) as error:
+            self._outcome = unreadable(client, error)  # some of it may be in the sum
+            return Failed(client, StoreError.code, self._outcome.reason)
         self.bytes_up += upload.held()
         return self._refused.get(client)
 
@@ -248,16 +264,24 @@ class RemoteSum:
         return self._refused.get(client)
 
     @property
-    def step(self) -> tuple[Phase, ...]:
-        """The phase of each group, to see whether a step has ended."""
-        return tuple(instance.server.phase for instance in self._instances)
+    def step(self) -> tuple[bool | Phase, ...]:
+        """Whether the round has closed, and the phase of each group: to see whether a step ended.
+
+        A group whose lost clients are known agrees as soon as the others have sent their vectors,
+        but it is asked to only when the round closes: its time begins then.
+        """
+        return (self._closing is not None, *(i.server.phase for i in self._instances))
 
     def hurry(self, *, give_up: bool = False) -> None:
-        """End the present step of every group with those that have answered."""
+        """End the present step of every group with those that have answered.
+
+        Before the round closes, that is a step before the masked vectors: what comes after them
+        has not been asked of anybody yet.
+        """
         for instance in self._instances:
             phase = instance.server.phase
-            if phase is Phase.MASKING and self._closing is None:
-                continue  # that step ends when the round closes
+            if self._closing is None and phase not in _BEFORE_VECTORS:
+                continue
             self._receive(instance, cmd.Close())
             if give_up and instance.server.phase is phase:
                 self._receive(instance, cmd.GiveUp())

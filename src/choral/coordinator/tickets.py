@@ -52,6 +52,7 @@ class Ticket:
         stream: The call that brings it now; an older one of the same work gives way.
         moved: When it last made progress that renews a deadline, on the coordinator's clock.
         moved_bytes: How far it was then; what is sent once more is no progress.
+        said_bytes: Bytes of the messages that its client has sent, repeated ones as well.
     """
 
     token: bytes
@@ -76,6 +77,7 @@ class Ticket:
     stream: object = None
     moved: float = -math.inf
     moved_bytes: int = 0
+    said_bytes: int = 0
 
 
 # --- what a run is told ---------------------------------------------------------------------------

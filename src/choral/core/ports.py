@@ -101,8 +101,8 @@ class RunStore(Protocol):
         lease: Lease,
         records: Iterable[Record],
         *,
-        forget: str | None = None,
         expect: int | None = None,
+        forget: str | None = None,
     ) -> int:
         """Append records in one transaction; on return they are durable.
 
@@ -112,16 +112,16 @@ class RunStore(Protocol):
         Args:
             lease: The right to write.
             records: What to append.
+            expect: How many records the writer believes were ever appended; None not to ask.
             forget: A kind of records: those of it that are in the log already are removed in the
                 same transaction. Something must be appended with it.
-            expect: How many records the writer believes were ever appended; None not to ask.
 
         Returns:
             The number of records that were ever appended to the log; appending nothing tells it.
 
         Raises:
             Fenced: Someone took the run over; nothing was written.
-            Conflict: Another number than `expect` were; nothing was written.
+            Conflict: The log holds another number than `expect`; nothing was written.
         """
         ...
 

@@ -7,6 +7,7 @@ they hold the same columns without showing a cell.
 from __future__ import annotations
 
 import enum
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from choral.core.canonical import digest_of
+from choral.core.canonical import canonical_json, digest_of
 from choral.core.checks import whole
 from choral.core.errors import ConfigError, SchemaMismatch, UnknownKey, UnknownName, did_you_mean
 from choral.data.tables import Table, is_missing, plain_number
@@ -25,6 +26,9 @@ BOOLEANS: Final = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "
 
 MAX_CLASSES: Final = 32
 """Distinct texts up to which `Schema.infer` calls a column a category."""
+
+MAX_NAME: Final = 256
+"""Characters of a name, a unit or a class in a schema that came over a network."""
 
 
 class ColumnType(enum.StrEnum):
@@ -94,8 +98,8 @@ class Schema:
 
     def __post_init__(self) -> None:
         names = self.names
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
+        if len(set(names)) < len(names):
+            twice = sorted({n for n in names if names.count(n) > 1})
             raise ConfigError(f"schema names column `{twice[0]}` twice")
         if self.target not in names:
             raise ConfigError(
@@ -115,16 +119,40 @@ class Schema:
         The order of columns and of classes counts, since it is the order of the features. No value
         of any row goes in.
         """
-        return digest_of(
-            {
-                "columns": [
-                    [c.name, c.type.value, c.unit, list(c.classes) if c.classes else None]
-                    for c in self.columns
-                ],
-                "target": self.target,
-                "version": self.version,
-            }
-        )
+        return digest_of(self._stated())
+
+    def to_json(self) -> bytes:
+        """Return this schema as canonical JSON, whose SHA-256 is the fingerprint."""
+        return canonical_json(self._stated())
+
+    def _stated(self) -> dict[str, Any]:
+        return {
+            "columns": [
+                [c.name, c.type.value, c.unit, list(c.classes) if c.classes else None]
+                for c in self.columns
+            ],
+            "target": self.target,
+            "version": self.version,
+        }
+
+    @staticmethod
+    def from_json(raw: bytes) -> Schema:
+        """Return the schema that somebody else's `to_json` wrote.
+
+        Raises:
+            ConfigError: These are no bytes that it writes, or a text in them is longer than 256
+                characters or not printable.
+        """
+        try:
+            body = json.loads(raw)
+            columns = tuple(Column(*_stated_column(entry)) for entry in body["columns"])
+            schema = Schema(columns, body["target"], body["version"])
+            same = schema.to_json() == raw
+        except (ValueError, TypeError, LookupError, RecursionError):
+            same = False
+        if not same:
+            raise ConfigError(f"{len(raw)} bytes that are no schema in canonical JSON")
+        return schema
 
     def diff(self, other: Schema) -> list[str]:
         """Return how this schema differs from the expected `other`; empty where they are equal."""
@@ -242,8 +270,9 @@ def class_text(cell: str) -> str:
 
 def _columns_apart(names: tuple[str, ...], expected: tuple[str, ...]) -> list[str]:
     """Return which columns are missing and which are not expected."""
-    missing = [n for n in expected if n not in names]
-    extra = [n for n in names if n not in expected]
+    here, wanted = set(names), set(expected)
+    missing = [n for n in expected if n not in here]
+    extra = [n for n in names if n not in wanted]
     return [f"column `{n}` is missing" for n in missing] + [
         f"column `{n}` is not expected" for n in extra
     ]
@@ -287,6 +316,15 @@ def _column_from(entry: Any) -> Column:
         None if unit is None else str(unit),
         None if classes is None else tuple(str(c) for c in classes),
     )
+
+
+def _stated_column(entry: Any) -> tuple[str, ColumnType, str | None, tuple[str, ...] | None]:
+    """Return the fields of a column in canonical JSON; raise `ValueError` where it is none."""
+    name, kind, unit, classes = entry
+    texts = [name, *([] if unit is None else [unit]), *(classes or ())]
+    if not all(isinstance(t, str) and len(t) <= MAX_NAME and t.isprintable() for t in texts):
+        raise ValueError(name)
+    return name, ColumnType(kind), unit, None if classes is None else tuple(classes)
 
 
 def _check_keys(body: Any, known: set[str], what: str) -> None:

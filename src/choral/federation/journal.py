@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from choral.core.errors import Fenced
+from choral.core.errors import Conflict, Fenced
 from choral.core.params import ClientId, Params
 from choral.core.ports import BlobStore, Lease, Record, RunStore
 from choral.core.release import Released
@@ -45,6 +45,7 @@ class Journal:
         self._kept_in: dict[ClientId, str] = {}
         self._garbage: set[str] = set()
         self._forget = False
+        self._count: int | None = None
         self.lost = False
 
     @property
@@ -86,10 +87,20 @@ class Journal:
             StoreError: It cannot be stored now; it still waits.
         """
         try:
-            self._store.append(self._lease, self._waiting, forget=STEP if self._forget else None)
+            self._count = self._store.append(
+                self._lease,
+                self._waiting,
+                expect=self._count,
+                forget=STEP if self._forget else None,
+            )
         except Fenced:
             self.lost = True
             raise
+        except Conflict:  # an attempt before this one may have been written after all
+            stored = list(self._store.read(self._lease.run_id))
+            if self._count is None or stored[-len(self._waiting) :] != self._waiting:
+                raise
+            self._count += len(self._waiting)
         self._waiting, self._forget = [], False
         while len(self._states) > 2:
             self._garbage.add(self._states.pop(0))

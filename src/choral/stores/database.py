@@ -109,8 +109,8 @@ class Database:
         lease: Lease,
         records: Iterable[Record],
         *,
-        forget: str | None = None,
         expect: int | None = None,
+        forget: str | None = None,
     ) -> int:
         """Append records in one transaction, fenced by the lease's epoch."""
         lines = _lines(records)
@@ -119,10 +119,10 @@ class Database:
             _check(db, lease)
             count = _count(db, EVENTS, EVENTS.c.run_id == lease.run_id)
             if expect not in (None, count):
-                raise Conflict(f"run `{lease.run_id}` has had {count} records, not {expect}")
-            if lines and forget is not None:
-                old = (EVENTS.c.run_id == lease.run_id) & (EVENTS.c.kind == forget)
-                db.execute(EVENTS.delete().where(old))
+                raise Conflict(f"run `{lease.run_id}` holds {count} records, not {expect}")
+            if forget is not None and lines:
+                gone = (EVENTS.c.run_id == lease.run_id) & (EVENTS.c.kind == forget)
+                db.execute(EVENTS.delete().where(gone))
             _insert(db, EVENTS, lines, start=count, run_id=lease.run_id)
             return count + len(lines)
 

@@ -79,16 +79,16 @@ class MemoryRunStore:
         lease: Lease,
         records: Iterable[Record],
         *,
-        forget: str | None = None,
         expect: int | None = None,
+        forget: str | None = None,
     ) -> int:
         """Append records."""
         new = list(records)
         with self._lock:
             self._check(lease)
-            log, count = self._logs[lease.run_id], self._counts[lease.run_id]
+            count, log = self._counts[lease.run_id], self._logs[lease.run_id]
             if expect not in (None, count):
-                raise Conflict(f"run `{lease.run_id}` has had {count} records, not {expect}")
+                raise Conflict(f"run `{lease.run_id}` holds {count} records, not {expect}")
             if new:
                 log[:] = [record for record in log if record.kind != forget] + new
             self._counts[lease.run_id] += len(new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -52,6 +53,41 @@ MODELS: Mapping[str, Callable[..., Task]] = MappingProxyType(
     {"linear": linear, "logistic": logistic, "mlp": mlp, "cnn": cnn}
 )
 """Name in the federation file to what builds the task."""
+
+
+def _mlp_elements(*, input_dim: int, classes: int, hidden: Sequence[int] = (200, 200)) -> int:
+    widths = (input_dim, *hidden, classes)
+    return sum((before + 1) * after for before, after in pairwise(widths))
+
+
+def _cnn_elements(*, classes: int, input_shape: Sequence[int] = (1, 28, 28)) -> int:
+    channels, height, width = input_shape
+    flat = 64 * (height // 4) * (width // 4)
+    kernels = (25 * channels + 1) * 32 + (25 * 32 + 1) * 64
+    return kernels + (flat + 1) * 512 + 513 * classes
+
+
+_ELEMENTS: Mapping[str, Callable[..., int]] = MappingProxyType(
+    {
+        "linear": lambda *, input_dim, l2=0.0: input_dim + 1,
+        "logistic": lambda *, input_dim, classes=2, l2=0.0: (input_dim + 1) * classes,
+        "mlp": _mlp_elements,
+        "cnn": _cnn_elements,
+    }
+)
+
+
+def elements(type: str, **arguments: Any) -> int:
+    """Return the most elements that a built-in model's tensors have together, without making them.
+
+    Args:
+        type: As for `build`, which has taken these arguments before.
+        arguments: The other keys under `model:`.
+
+    >>> elements("linear", input_dim=10), elements("mlp", input_dim=2, classes=3, hidden=[4])
+    (11, 27)
+    """
+    return _ELEMENTS[type](**arguments)
 
 
 def build(type: str, **arguments: Any) -> Task:

@@ -211,5 +211,6 @@ def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any
                 for t in result.spec.tensors
             ],
         },
+        "data_schema": setup.config.get("data_schema"),
         "config": dict(setup.config),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ MAX_TEXT: Final = 256
 MAX_ITEMS: Final = 256
 MAX_BUCKET: Final = 63
 MAX_BLOB_BYTES: Final = 2**63 - 1
+MAX_SCHEMA_BYTES: Final = 64 << 10
+"""Of a data schema in canonical JSON; of a longer one a client tells the fingerprint alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Join:
         tasks: Names of the tasks that its site allows, in order, each once.
         schema_version: Version of its data's schema.
         schema_fingerprint: Digest over the schema, never over values; empty where it has none.
+        schema_json: The schema as canonical JSON, which is what the digest is over; may be empty.
         examples_bucket: `bucket_of` its number of training examples.
         strata: Labels, such as `{"region": "north"}`.
         capabilities: What else it can do, by name.
@@ -49,6 +53,7 @@ class Join:
     wait_s: float = 0.0
     available_s: float = 0.0
     versions: tuple[int, int] = (OLDEST_VERSION, PROTOCOL_VERSION)
+    schema_json: bytes = b""
 
 
 def bucket_of(examples: int) -> int:
@@ -83,6 +88,7 @@ def join_to_proto(join: Join) -> pb.JoinRequest:
         capabilities=join.capabilities,
         wait_s=join.wait_s,
         available_s=join.available_s,
+        schema_json=join.schema_json,
     )
 
 
@@ -98,6 +104,12 @@ def join_from_proto(message: pb.JoinRequest) -> Join:
         raise Malformed(f"{len(message.strata)} strata, expected up to {MAX_ITEMS}")
     if message.examples_bucket > MAX_BUCKET:
         raise Malformed(f"examples_bucket {message.examples_bucket}, expected up to {MAX_BUCKET}")
+    if len(message.schema_json) > MAX_SCHEMA_BYTES:
+        raise Malformed(
+            f"schema_json of {len(message.schema_json)} bytes, expected up to {MAX_SCHEMA_BYTES}"
+        )
+    if message.schema_json and hashlib.sha256(message.schema_json).hexdigest() != fingerprint:
+        raise Malformed("schema_json is not what schema_fingerprint is the SHA-256 of")
     return Join(
         client=ClientId(_text("client_id", message.client_id)),
         tasks=_texts("tasks", message.tasks),
@@ -112,6 +124,7 @@ def join_from_proto(message: pb.JoinRequest) -> Join:
         wait_s=_seconds("wait_s", message.wait_s),
         available_s=_seconds("available_s", message.available_s),
         versions=(message.min_protocol_version, message.protocol_version),
+        schema_json=message.schema_json,
     )
 
 

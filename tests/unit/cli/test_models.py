@@ -188,3 +188,30 @@ def test_a_damaged_model_is_neither_shown_nor_exported(runs, tmp_path):
     finally:
         path.write_bytes(whole)
     assert not (tmp_path / "m").exists()
+
+
+def test_the_folder_is_found_as_a_coordinator_finds_it(runs, tmp_path, monkeypatch):
+    def listed(*words):
+        return [
+            row["run_id"] for row in json.loads(call("models", "list", *words, "--json"))["models"]
+        ]
+
+    for name in ("CHORAL_STORAGE_PATH", "CHORAL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    there = listed(*at(runs))
+    assert there
+    assert listed() == []
+    file = tmp_path / "federation.yaml"
+    file.write_text(f"name: x\nstorage: {{path: {runs}}}\n")
+    assert listed("--config", file) == there
+    assert call("models", "show", "linear-5", "--config", file)
+    monkeypatch.setenv("CHORAL_CONFIG", str(file))
+    assert listed() == there
+    assert listed("--path", tmp_path) == []
+    monkeypatch.setenv("CHORAL_STORAGE_PATH", str(tmp_path))
+    assert listed() == []
+    monkeypatch.delenv("CHORAL_STORAGE_PATH")
+    with pytest.raises(ConfigError, match="cannot read"):
+        listed("--config", tmp_path / "none.yaml")

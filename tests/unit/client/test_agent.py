@@ -13,8 +13,15 @@ import pytest
 
 from choral.client.policy import OPEN, PolicyFile, policy_of
 from choral.client.work import personal_files
-from choral.core.errors import ChoralError, DataError, Refused, VersionMismatch
+from choral.core.errors import (
+    ChoralError,
+    DataError,
+    Refused,
+    SchemaMismatch,
+    VersionMismatch,
+)
 from choral.core.tensors import decode_tensors
+from choral.data import Schema
 from choral.wire.joining import Blob
 from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
@@ -188,12 +195,17 @@ def test_what_is_no_finite_number_is_not_reported(federation, meet):
     assert found.metrics == {"accuracy": 0.5}
 
 
-def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet):
+def test_alone_metrics_leave_only_where_the_policy_says_so(federation, meet, caplog):
+    caplog.set_level("INFO", "choral.client")
     policy = policy_of(PolicyFile(secure_aggregation="off", tasks=["*"]))
     federation.script.ask_evaluation("a", federation.plan)
     meet(federation, "a", policy=policy)
     assert not federation.script.evaluations
     assert only(federation.script)[0] == "refused"
+    (said,) = [r for r in caplog.records if "no metrics of this client alone" in r.message]
+    assert said.message.startswith("a: refused: the site's policy")
+    assert said.levelname == "INFO"
+    assert "failed" not in caplog.text
 
 
 # --- refusals and failures ------------------------------------------------------------------------
@@ -248,6 +260,45 @@ def test_nan_is_refused_at_the_site(federation, meet):
     code, message = only(federation.script)
     assert code == "not_finite"
     assert "NaN" in message
+
+
+SCHEMA = """version: 2
+target: y
+columns:
+  - {name: a, type: number, unit: cm}
+  - {name: b, type: number}
+  - {name: c, type: number}
+  - {name: y, type: number}
+"""
+
+
+def test_the_data_s_schema_is_told_without_a_value(federation, meet, tmp_path):
+    path = tmp_path / "schema.yaml"
+    path.write_text(SCHEMA)
+    meet(federation, "a", schema=path)
+    (join,) = federation.script.joins
+    schema = Schema.from_yaml(path)
+    assert join.schema_json == schema.to_json()
+    assert (join.schema_version, join.schema_fingerprint) == ("2", schema.fingerprint)
+
+
+def test_a_refused_schema_is_said_and_asked_again_later(federation, meet, caplog, monkeypatch):
+    """Others may begin a run that takes it."""
+    monkeypatch.setattr("choral.client.agent.BACKOFF_S", (0.01, 0.01))
+    federation.script.fail_joins = 3
+    federation.script.refuse_joins = SchemaMismatch("its data schema differs: column `b`")
+    (ended,) = meet(federation, "a")
+    assert ended.completed
+    assert len(federation.script.joins) == 4
+    assert caplog.text.count("refused: schema_mismatch: its data schema differs: column `b`") == 1
+    assert "is not there" not in caplog.text
+
+
+def test_runs_that_do_not_ask_the_client_are_in_its_log(federation, meet, caplog):
+    back = pb.ComeBack(refusals=["run tiny: refused: its site does not allow \x1b[31mit"])
+    federation.script.answers["a"] += 2 * [pb.JoinResponse(protocol_version=1, come_back=back)]
+    meet(federation, "a")
+    assert caplog.text.count("refused: run tiny: refused: its site does not allow [31mit") == 1
 
 
 def test_another_schema_is_named(federation, meet):

@@ -8,6 +8,7 @@ from grpc import aio
 from choral.coordinator.access import RULES, Caller, check, check_owner
 from choral.core.errors import Refused
 from choral.pki.names import Role
+from choral.wire.frames import Kind
 from choral.wire.v1 import admin_pb2 as admin
 from choral.wire.v1 import coordinator_pb2 as pb
 
@@ -138,6 +139,59 @@ def test_every_call_of_every_role_on_own_and_others_objects(served, tools):
             return "through"
         finally:
             call.cancel()
+
+    served(test)
+
+
+@pytest.mark.parametrize("aggregation", ["plain", "secure"])
+def test_another_client_s_token_is_nobody_s(served, tools, aggregation):
+    """Every call, with the real token of open work of another client."""
+
+    async def test(site):
+        run = site.submit(
+            clients_per_round=3, aggregation=aggregation, round={"quorum": 3, "deadline_s": 600}
+        )
+        owners = [await site.caller(name) for name in ("a", "b", "c")]
+        works = await asyncio.gather(*(owner.work() for owner in owners))
+        thief = await site.caller("d")
+        await thief.join(wait_s=0.0)
+        token, digest = works[0].token, works[0].plan.model_sha256
+        kind = Kind.MASKED if aggregation == "secure" else Kind.CONTRIBUTION
+        calls = {
+            "GetGlobalModel": lambda c: c.model(works[0]),
+            "Exchange": lambda c: c.calls.exchange(
+                pb.ProtocolMessage(protocol_version=1, token=token, sequence=1, body=b"x")
+            ),
+            "SendUpdate": lambda c: c.send(tools.upload(token, tools.contribution(), kind=kind)),
+            "GetUpload": lambda c: c.calls.get_upload(
+                pb.UploadRequest(protocol_version=1, token=token, sha256=digest)
+            ),
+            "ReportFailure": lambda c: c.calls.report_failure(
+                pb.FailureReport(protocol_version=1, token=token, code="refused")
+            ),
+            "ReportEvaluation": lambda c: c.calls.report_evaluation(
+                pb.Evaluation(protocol_version=1, token=token)
+            ),
+        }
+        assert {"JoinRound", *calls} == CLIENT_CALLS.keys()
+        for name, call in calls.items():
+            for caller in (thief, owners[1]):
+                with tools.refused("stale"):
+                    await call(caller)
+            assert site.counted("choral_rejected_calls_total")[name, "stale"] == 2
+        for name in ("oz", "ruth", "audrey"):
+            other = await site.caller(name)
+            for call in calls.values():
+                with tools.refused("refused"):
+                    await call(other)
+        round_ = run.actor.conductor.machine.round
+        assert (run.status, dict(round_.accepted), dict(round_.failed)) == ("running", {}, {})
+        await owners[0].model(works[0])
+        if aggregation == "plain":
+            for owner, work in zip(owners, works, strict=True):
+                await owner.contribute(work)
+            await site.ended(run)
+            assert run.status == "completed"
 
     served(test)
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from choral.config.build import Place
+from choral.coordinator.population import Population
+from choral.coordinator.tickets import Stop
 from choral.core.errors import ConfigError, PlanError
-from choral.wire.joining import assignment_from_proto
+from choral.core.params import ClientId
+from choral.wire.joining import Join, assignment_from_proto
 from choral.wire.v1 import admin_pb2 as admin
 from choral.wire.v1 import run_pb2
 
@@ -210,3 +213,61 @@ def test_a_list_of_clients_keeps_strangers_out(served):
         assert "list of clients" in refusal
 
     served(test, roster={"a": {"region": "north"}, "b": {}})
+
+
+def keys(value):
+    """The keys of a run's JSON, those of its objects as well."""
+    nested = ("coverage", "privacy")
+    return {*value, *(f"{name}.{key}" for name in nested for key in value[name])}
+
+
+def test_a_run_has_the_same_keys_from_its_beginning_to_its_end(served):
+    async def test(site):
+        oz = await site.caller("oz")
+
+        async def shown(run):
+            request = admin.GetRunRequest(protocol_version=1, run_id=run.id)
+            return json.loads((await oz.admin.GetRun(request)).result_json)
+
+        unknown = site.submit(clients_per_round=None, strategy={"name": "fedprox", "mu": 0.1})
+        waiting = await shown(unknown)
+        unknown.post(Stop("enough"))
+        run = site.submit(rounds=2)
+        a, b, c = [await site.caller(name) for name in ("a", "b", "c")]
+        await c.join(tasks=("other:task",), wait_s=0.0)
+        for client, work in zip((a, b), await asyncio.gather(a.work(), b.work()), strict=True):
+            await client.contribute(work)
+        works = await asyncio.gather(a.work(), b.work())
+        going = await shown(run)
+        for client, work in zip((a, b), works, strict=True):
+            await client.contribute(work)
+        await site.ended(run)
+        finished = await shown(run)
+        assert keys(waiting) == keys(going) == keys(finished)
+        assert (waiting["status"], waiting["strategy"]) == ("waiting", "fedprox")
+        assert (waiting["aggregation"], waiting["duration_s"]) == ({"kind": "plain"}, 0.0)
+        assert "waiting for clients" in waiting["reason"]
+        assert (going["status"], going["strategy"]) == ("running", "fedavg")
+        assert (going["selection"], going["aggregation"]) == ("uniform", {"kind": "plain"})
+        assert (going["finished"], going["model_path"], going["identity"]) == (
+            None,
+            None,
+            "verified",
+        )
+        assert going["privacy"]["level"] == "L0"
+        assert [r["round"] for r in going["rounds"]] == [1]
+        assert (going["coverage"]["clients"], going["coverage"]["seen"]) == (2, 2)
+        assert 0 < going["duration_s"] <= finished["duration_s"]
+        assert finished["finished"] is not None
+        assert finished["coverage"]["participations"] == 4
+
+    served(test)
+
+
+def test_coverage_counts_clients_that_have_gone():
+    population = Population({"d": {"region": "north"}})
+    population.update([Join(ClientId(c), ("*",)) for c in "abc"])
+    population.update([Join(ClientId("a"), ("*",))])
+    assert list(population.ids) == ["a"]
+    assert population.everybody.ids == ("a", "b", "c", "d")
+    assert population.everybody.strata(ClientId("d")) == {"region": "north"}

@@ -1,7 +1,9 @@
+import hashlib
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from choral.core.canonical import canonical_json
 from choral.core.errors import ConfigError, SchemaMismatch, UnknownKey, UnknownName
 from choral.data import Column, ColumnType, Schema, read_table
 
@@ -66,6 +68,54 @@ def test_equal_schemas_do_not_differ():
     again = replace(HEART, version=2)
     assert again.diff(HEART) == []
     assert len(again.fingerprint) == 64
+
+
+def test_a_schema_travels_as_the_bytes_that_its_fingerprint_is_over():
+    raw = HEART.to_json()
+    assert hashlib.sha256(raw).hexdigest() == HEART.fingerprint
+    assert Schema.from_json(raw) == HEART
+
+
+def stated(*columns, target="x", version=1):
+    return canonical_json({"columns": list(columns), "target": target, "version": version})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"[" * 60_000,
+        stated(["x", "number", None, None]) + b" ",
+        stated(["x", "number", None, None], target="z"),
+        stated(["x", "number", None, None], version=0),
+        stated(["x", "number", None, None], version=True),
+        stated(["x", "number", None]),
+        stated(["x", "number", 5, None]),
+        stated(["x", "numbre", None, None]),
+        stated(["x", [], None, None]),
+        stated(["x", "category", None, "ab"]),
+        stated(["x", "category", None, 5]),
+        stated(["x", "category", None, []]),
+        stated(["x" * 257, "number", None, None], target="x" * 257),
+        stated(["x", "number", "\x1b[31m", None]),
+        stated(5),
+        b'{"columns":[["\\ud800","number",null,null]],"target":"\\ud800","version":1}',
+        stated(["x", "number", None, None])[:-1] + b',"rows":[1]}',
+    ],
+)
+def test_bytes_that_are_no_schema(raw):
+    with pytest.raises(ConfigError):
+        Schema.from_json(raw)
+
+
+def test_a_very_wide_schema_is_compared_in_no_time():
+    names = [f"c{i}" for i in range(3000)]
+    wide = Schema(tuple(Column(n, "text") for n in names), "c0")
+    other = Schema(tuple(Column(n + "x", "text") for n in names), "c0x")
+    assert len(wide.diff(other)) == 6001
 
 
 def test_fingerprint_is_pinned():

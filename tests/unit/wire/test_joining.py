@@ -1,5 +1,6 @@
 """Offers, assignments and evaluations, checked where they come in."""
 
+import hashlib
 import math
 from dataclasses import replace
 
@@ -61,6 +62,8 @@ def changed(message, **fields):
 
 def test_an_offer_comes_back():
     assert join_from_proto(join_to_proto(JOIN)) == JOIN
+    stated = replace(JOIN, schema_json=b"{}", schema_fingerprint=hashlib.sha256(b"{}").hexdigest())
+    assert join_from_proto(join_to_proto(stated)) == stated
     least = Join(ClientId("a"), ())
     assert join_from_proto(join_to_proto(least)) == least
 
@@ -103,6 +106,9 @@ def test_an_evaluation_task_that_cannot_be(plain_plan, fields, text):
         ({"capabilities": ["\x1b"]}, "capabilities"),
         ({"schema_version": "v" * 257}, "schema_version"),
         ({"schema_fingerprint": "abc"}, "schema_fingerprint"),
+        ({"schema_json": b"x" * 65_537}, "schema_json of 65537 bytes, expected up to 65536"),
+        ({"schema_json": b"{}"}, "schema_json is not what"),
+        ({"schema_json": b"{}", "schema_fingerprint": ""}, "schema_json is not what"),
         ({"examples_bucket": 64}, "examples_bucket 64, expected up to 63"),
         ({"strata": {"": "x"}}, "strata"),
         ({"strata": {"region": "\0"}}, "strata"),

@@ -57,6 +57,7 @@ class JoinRequest(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     WAIT_S_FIELD_NUMBER: _builtins.int
     AVAILABLE_S_FIELD_NUMBER: _builtins.int
+    SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The newest version that the client speaks."""
     min_protocol_version: _builtins.int
@@ -71,6 +72,10 @@ class JoinRequest(_message.Message):
     """How long the client would have this call held, in seconds."""
     available_s: _builtins.float
     """How long the client expects to be available, in seconds; 0 where it does not know."""
+    schema_json: _builtins.bytes
+    """The data schema as canonical JSON, whose SHA-256 is `schema_fingerprint`; empty where the client
+    has none, or a very long one.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tasks that the client's site allows, by name."""
@@ -93,10 +98,11 @@ class JoinRequest(_message.Message):
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         wait_s: _builtins.float = ...,
         available_s: _builtins.float = ...,
+        schema_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_s", b"available_s", "capabilities", b"capabilities", "client_id", b"client_id", "examples_bucket", b"examples_bucket", "min_protocol_version", b"min_protocol_version", "protocol_version", b"protocol_version", "schema_fingerprint", b"schema_fingerprint", "schema_version", b"schema_version", "strata", b"strata", "tasks", b"tasks", "wait_s", b"wait_s"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_s", b"available_s", "capabilities", b"capabilities", "client_id", b"client_id", "examples_bucket", b"examples_bucket", "min_protocol_version", b"min_protocol_version", "protocol_version", b"protocol_version", "schema_fingerprint", b"schema_fingerprint", "schema_json", b"schema_json", "schema_version", b"schema_version", "strata", b"strata", "tasks", b"tasks", "wait_s", b"wait_s"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,19 +276,25 @@ class ComeBack(_message.Message):
     AFTER_S_FIELD_NUMBER: _builtins.int
     WINDOW_S_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     after_s: _builtins.float
     window_s: _builtins.float
     reason: _builtins.str
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why runs do not ask this client, in words."""
+
     def __init__(
         self,
         *,
         after_s: _builtins.float = ...,
         window_s: _builtins.float = ...,
         reason: _builtins.str = ...,
+        refusals: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_s", b"after_s", "reason", b"reason", "window_s", b"window_s"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_s", b"after_s", "reason", b"reason", "refusals", b"refusals", "window_s", b"window_s"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
