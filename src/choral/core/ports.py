@@ -117,7 +117,7 @@ class RunStore(Protocol):
                 same transaction. Something must be appended with it.
 
         Returns:
-            The number of records that were ever appended to the log.
+            The number of records that were ever appended to the log; appending nothing tells it.
 
         Raises:
             Fenced: Someone took the run over; nothing was written.

@@ -89,7 +89,8 @@ class MemoryRunStore:
             count, log = self._counts[lease.run_id], self._logs[lease.run_id]
             if expect not in (None, count):
                 raise Conflict(f"run `{lease.run_id}` holds {count} records, not {expect}")
-            log[:] = [record for record in log if record.kind != forget] + new
+            if new:
+                log[:] = [record for record in log if record.kind != forget] + new
             self._counts[lease.run_id] += len(new)
             return self._counts[lease.run_id]
 

@@ -97,6 +97,8 @@ def a_kind_of_records_can_be_forgotten(open_store: OpenRunStore) -> None:
     lease = store.acquire("a")
     step, kept = Record("Step", {"n": 0}), Record("Noted", {"n": 1})
     store.append(lease, [step, kept, step])
+    _equal(store.append(lease, [], forget="Step"), 3)  # nothing goes where nothing comes
+    _equal(len(list(store.read("a"))), 3)
     _equal(store.append(lease, [step], forget="Step"), 4)
     _equal(list(open_store().read("a")), [kept, step])
     _equal(store.append(lease, [kept]), 5)
