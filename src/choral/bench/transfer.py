@@ -27,6 +27,7 @@ from grpc import aio
 from choral.bench.machine import machine, row
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls, sha256_of
+from choral.client.line import Line
 from choral.coordinator.callers import by_certificate
 from choral.coordinator.desk import Desk
 from choral.coordinator.server import tls_of
@@ -42,7 +43,7 @@ from choral.pki.trial import trial_federation
 from choral.system import SystemClock
 from choral.wire.frames import MIB, Kind
 from choral.wire.receipts import Receipt
-from choral.wire.rpc import CHANNEL_OPTIONS, CoordinatorCalls, coordinator_handler
+from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
 
 CLIENT: Final = "site"
 _RAW: Final = "choral.bench.Raw"
@@ -217,7 +218,7 @@ async def _measure(job: _Job, port: int, repeat: int, watch: Watch) -> dict[str,
     async with aio.secure_channel(
         f"localhost:{port}", credentials, options=CHANNEL_OPTIONS
     ) as channel:
-        calls = Calls(CoordinatorCalls(channel), (), clock)
+        calls = Calls(Line(lambda _: channel, ("",)), (), clock)
         raw_up: Any = channel.stream_unary(f"/{_RAW}/Up")
         raw_down: Any = channel.unary_stream(f"/{_RAW}/Down")
         block = os.urandom(MIB)

@@ -113,7 +113,7 @@ def _agent(
     private_folder(local.state)
     who: Who
     if settings.files is None:
-        who = Unverified(local.client, settings.coordinator, local.state)
+        who = Unverified(local.client, settings.coordinators, local.state)
         LOG.warning("plain text: neither side's identity is verified")
     else:
         who = Certified(local.client, settings.files, settings.authority)

@@ -115,6 +115,7 @@ async def _serve(
     model_bytes: int,
 ) -> tuple[dict[str, Any] | None, ChoralError | None] | None:
     """Serve until the file's run has ended, or until a signal; return how the run ended."""
+    from choral.coordinator.archive import Ending
     from choral.coordinator.runs import Run
     from choral.coordinator.server import Server, Settings
     from choral.tasks.threads import one_thread
@@ -123,8 +124,17 @@ async def _serve(
         return (RunLog(LOG, run.id, run.file.rounds or 0),)
 
     settings = Settings(
-        listen, storage_root(file), place, credentials, roster, observers, model_bytes
+        listen,
+        storage_root(file),
+        place,
+        credentials,
+        roster,
+        observers,
+        model_bytes,
+        database=os.environ.get("CHORAL_DATABASE") or file.storage.database,
+        blobs=os.environ.get("CHORAL_BLOBS") or file.storage.blobs,
     )
+    file = _without_places(file)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,23 +142,51 @@ async def _serve(
     with one_thread():
         server = Server(settings, clock=SystemClock(), rand=SystemRand())
         await server.start(ready=False)
-        run: Run | None = None
+        run: Run | Ending | None = None
         try:
             _publish(server, metrics)
-            if file.rounds is not None:
-                run = await asyncio.to_thread(_begin, server, file, place)
+            before = len(server.archive.endings())
+            if not server.leading.is_set():
+                LOG.info("standing by on %s", server.address, extra=_extra(address=server.address))
+            if await _leads(server, stopping) and file.rounds is not None:
+                run = await asyncio.to_thread(_begin, server, file, place, before=before)
             await server.ready()
             how = "mutual TLS" if credentials is not None else "plain text, identities not verified"
             address = server.address
             LOG.info("listening on %s (%s)", address, how, extra=_extra(address=address))
-            await (stopping.wait() if run is None else _until(run, stopping))
+            if run is None:
+                await stopping.wait()
+            elif isinstance(run, Run):
+                run = await _until(server, run, stopping)
         finally:
             await server.stop(linger_s=0.0 if stopping.is_set() else LINGER_S)
     return None if run is None else _outcome(run)
 
 
-def _begin(server: Any, file: FederationFile, place: Place) -> Any:
-    """Go on with the file's unfinished run, or begin one."""
+def _without_places(file: FederationFile) -> FederationFile:
+    """Return a file without where its runs rest: that is the coordinator's, and may hold a key."""
+    storage = file.storage.model_copy(update={"database": None, "blobs": None})
+    return file.model_copy(update={"storage": storage})
+
+
+async def _leads(server: Any, stopping: asyncio.Event) -> bool:
+    """Wait until this coordinator leads, or is asked to stop; return whether it leads."""
+    while not (server.leading.is_set() or stopping.is_set()):
+        await asyncio.sleep(0.05)
+    return bool(server.leading.is_set())
+
+
+def _begin(server: Any, file: FederationFile, place: Place, *, before: int) -> Any:
+    """Go on with the file's unfinished run, or begin one.
+
+    A run of the file that another coordinator has finished since this one stands by is its run.
+    """
+    for ending in server.archive.endings(start=before):
+        stored = dict(ending.federation)
+        if file.seed is None:
+            stored.pop("seed", None)
+        if stored == file.as_json():
+            return ending
     run = server.runs.resume(file, place, owner="operator")
     if run is not None:
         LOG.info("run %s goes on", run.id, extra=_extra(run=run.id))
@@ -158,14 +196,32 @@ def _begin(server: Any, file: FederationFile, place: Place) -> Any:
     return run
 
 
-async def _until(run: Any, stopping: asyncio.Event) -> None:
-    """Return when the run has ended, or the process is asked to stop."""
-    while not (run.ended.is_set() or stopping.is_set()):
-        await asyncio.sleep(0.05)
+async def _until(server: Any, run: Any, stopping: asyncio.Event) -> Any:
+    """Return how the run has ended, here or elsewhere, or that the process is asked to stop."""
+    while not stopping.is_set():
+        here = server.runs.get(run.id)
+        if here is not None:
+            run = here
+            if run.ended.is_set() and server.leading.is_set():
+                return run
+            await asyncio.sleep(0.05)
+        else:
+            endings = await asyncio.to_thread(server.archive.endings)
+            for ending in endings:
+                if ending.run_id == run.id:
+                    return ending
+            await asyncio.sleep(1.0)
+    return run
 
 
 def _outcome(run: Any) -> tuple[dict[str, Any] | None, ChoralError | None]:
     """Say how a run ended, on the last line of the log."""
+    from choral.coordinator.archive import Ending
+
+    if isinstance(run, Ending):
+        extra = _extra(run=run.run_id, status=run.status)
+        LOG.info("run %s %s on another coordinator", run.run_id, run.status, extra=extra)
+        return {"run_id": run.run_id, "status": run.status}, None
     extra = _extra(run=run.id, status=run.status)
     if run.status == "completed":
         LOG.info("run %s completed", run.id, extra=extra)

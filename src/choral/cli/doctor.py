@@ -124,7 +124,7 @@ def _all(
         yield from config_checks(config, insecure=insecure, settled=found.append)
         if found:
             where = found[0].files
-            address = address or found[0].coordinator
+            address = address or found[0].coordinators[0]
     if folder is not None:
         files = files_of(folder)
         yield from certificate_checks(files)
@@ -279,7 +279,9 @@ def client_checks(
     def read() -> str:
         file = read_client_file(path)
         made.append(settle(file, home=path.parent, given={}, insecure=insecure))
-        return f"{path}: client {made[0].local.client}, coordinator {made[0].coordinator}"
+        return (
+            f"{path}: client {made[0].local.client}, coordinator {', '.join(made[0].coordinators)}"
+        )
 
     yield _tried("settings", read)
     if not made:

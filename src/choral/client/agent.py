@@ -16,6 +16,7 @@ import grpc
 
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls
+from choral.client.line import Line
 from choral.client.once import DurableOnce
 from choral.client.policy import Policy, seconds_to_open
 from choral.client.rounds import Asks, Rounds
@@ -47,7 +48,6 @@ from choral.wire.joining import (
     bucket_of,
     join_to_proto,
 )
-from choral.wire.rpc import CoordinatorCalls
 from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
 
@@ -124,6 +124,7 @@ class Agent:
         self._described = Described(0)
         self._reached = True
         self._tries = 0
+        self._address = settings.coordinators[0]
         self._failed = b""
         self._refusals: list[str] = []
 
@@ -158,19 +159,22 @@ class Agent:
 
     async def _connected(self, until_done: bool) -> Ended | None:
         """Work over one connection, until it breaks for good or a run has ended."""
-        async with self._who.channel(self._settings.coordinator) as channel:
-            stubs = CoordinatorCalls(channel)
+        addresses = self._settings.coordinators
+        at = addresses.index(self._address)
+        async with Line(self._who.channel, addresses[at:] + addresses[:at]) as line:
             while True:
                 await self._opened()
-                calls = Calls(stubs, self._who.metadata, self._clock)
-                answer = await self._join(calls)
+                calls = Calls(line, self._who.metadata, self._clock)
+                answer = await self._join(calls, line)
                 if answer is None:
-                    return None
+                    line.turn()
+                    self._address = line.address
+                    return None  # a new connection, with certificates as they are now
                 ended = await self._answer(answer, calls)
                 if ended is not None and until_done:
                     return ended
 
-    async def _join(self, calls: Calls) -> pb.JoinResponse | None:
+    async def _join(self, calls: Calls, line: Line) -> pb.JoinResponse | None:
         """Ask for work; None where the coordinator cannot be reached now."""
         request = join_to_proto(self._offer())
         call = calls.stubs.join_round(
@@ -187,10 +191,10 @@ class Agent:
                 self._refused([f"{found.code}: {found}"])
                 await self._back_off()
             else:
-                await self._pause(found)
+                await self._pause(found, line.address)
             return None
         if not self._reached or not self._tries:
-            self._say(f"connected to {self._settings.coordinator}")
+            self._say(f"connected to {line.address}")
         self._reached, self._tries = True, 1
         return answer
 
@@ -233,17 +237,18 @@ class Agent:
                 self._say(f"refused: {text}", logging.WARNING)
         self._refusals = said
 
-    async def _pause(self, why: ChoralError) -> None:
+    async def _pause(self, why: ChoralError, address: str) -> None:
         """Wait before the next attempt to connect."""
         if self._reached:
-            self._say(f"{self._settings.coordinator} is not there: {why.message}", logging.WARNING)
+            self._say(f"{address} is not there: {why.message}", logging.WARNING)
         self._reached = False
         await self._back_off()
 
     async def _back_off(self) -> None:
         """Rest, the longer the more often, at random so that clients come apart."""
         least, most = BACKOFF_S
-        longest = min(most, least * 2.0 ** min(self._tries, 16))
+        rounds = self._tries // len(self._settings.coordinators)  # each of them is tried first
+        longest = min(most, least * 2.0 ** min(rounds, 16))
         self._tries += 1
         await self._rest(least / 2 + self._share() * (longest - least / 2))
 

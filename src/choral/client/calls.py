@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import grpc
 
 from choral.client.cache import ModelCache
+from choral.client.line import Line
 from choral.client.who import Metadata
 from choral.core.errors import ChoralError, Refused, Stale, Unavailable
 from choral.core.ports import Clock
@@ -41,15 +42,20 @@ class Calls:
     """What a client asks of its coordinator.
 
     Args:
-        calls: The stubs.
+        line: The connection.
         metadata: Goes with every call.
         clock: Time.
     """
 
-    def __init__(self, calls: CoordinatorCalls, metadata: Metadata, clock: Clock) -> None:
-        self.stubs = calls
+    def __init__(self, line: Line, metadata: Metadata, clock: Clock) -> None:
+        self._line = line
         self.metadata = metadata
         self._clock = clock
+
+    @property
+    def stubs(self) -> CoordinatorCalls:
+        """The calls of the coordinator that answers now."""
+        return self._line.stubs
 
     async def insist(
         self, call: Callable[[], Awaitable[T]], *, until: float | Callable[[], float]
@@ -75,6 +81,8 @@ class Calls:
             ends = until() if callable(until) else until
             if not found.retryable or self._clock.monotonic() + pause > ends:
                 raise found
+            if isinstance(found, Unavailable):
+                self._line.turn()
             tries += 1
             await asyncio.sleep(pause)
 

@@ -157,10 +157,9 @@ class SecureRound:
         """Send our oldest message that is wanted, and return the other side's."""
         busy = self._mailbox.waiting
         message = self._mailbox.message(self._token, wait_s=0.0 if busy else wait_s)
-        stubs = self._calls.stubs
 
         async def once() -> pb.ProtocolMessage:
-            return await stubs.exchange(
+            return await self._calls.stubs.exchange(
                 message, metadata=self._calls.metadata, timeout=wait_s + HELD_S
             )
 

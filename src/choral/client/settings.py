@@ -46,7 +46,8 @@ class ClientFile(Section):
 
     Attributes:
         id: Its name; with certificates it must be theirs.
-        coordinator: HOST:PORT of the coordinator.
+        coordinator: HOST:PORT of the coordinator; where several stand in for each other, all of
+            them, separated by commas.
         data: A CSV or Parquet file, or `module:function` returning this client's data, or all
             clients' by id.
         target: Column to predict; default the last.
@@ -109,7 +110,7 @@ class Settings:
 
     Attributes:
         local: Its data.
-        coordinator: HOST:PORT.
+        coordinators: HOST:PORT of each that may answer.
         files: Its certificates and keys; None for plain text on a loopback address.
         authority: The TLS authority's certificate, where it is given apart.
         policy: The site's policy; None where there is none.
@@ -118,7 +119,7 @@ class Settings:
     """
 
     local: Local
-    coordinator: str
+    coordinators: tuple[str, ...]
     files: ClientFiles | None
     policy: Path | None
     strata: Mapping[str, str]
@@ -202,7 +203,9 @@ def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: 
     if not is_reference(data):
         data = str(Path(data) if given.get("data") else home / data)
     address = given.get("coordinator") or file.coordinator or DEFAULT_ADDRESS
-    split_address(address)
+    addresses = tuple(part.strip() for part in address.split(","))
+    for each in addresses:
+        split_address(each)
     tls = file.tls or ClientTls()
     state = where("state") or home / f"state-{name}"
     local = Local(
@@ -216,7 +219,7 @@ def settle(file: ClientFile, *, home: Path, given: Mapping[str, str], insecure: 
     )
     return Settings(
         local,
-        address,
+        addresses,
         files,
         where("policy"),
         file.strata,

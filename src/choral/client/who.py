@@ -103,7 +103,7 @@ class Unverified:
 
     Args:
         client: Its id.
-        address: The coordinator's.
+        addresses: Of the coordinators.
         state: The client's state folder.
 
     Attributes:
@@ -113,8 +113,9 @@ class Unverified:
         Refused: The address is no loopback address, and nobody asked for plain text by name.
     """
 
-    def __init__(self, client: str, address: str, state: Path) -> None:
-        check_insecure(address)
+    def __init__(self, client: str, addresses: tuple[str, ...], state: Path) -> None:
+        for address in addresses:
+            check_insecure(address)
         self._client = client
         self._pinned = state / PINNED
         path = state / SIGNING_KEY_FILE

@@ -121,11 +121,15 @@ class StorageSection(Section):
 
     Attributes:
         path: Folder of the runs; default `runs`.
-        database: Not built yet: a run keeps its log in its own folder.
+        database: URL of a coordinator's database, such as `postgresql://host/choral`, which
+            several coordinators may share; default one in each run's own folder.
+        blobs: Where a coordinator keeps states and uploads, such as `s3://bucket/prefix`; default
+            the folder of the run.
     """
 
     path: str | None = None
     database: str | None = None
+    blobs: str | None = None
 
 
 class SimulationSection(Section):

@@ -17,6 +17,7 @@ from choral.config.build import Deployed, Place, build_setup, name_of, schema_of
 from choral.config.federation import FederationFile, parse
 from choral.config.fresh import new_run_id, seed_or_drawn
 from choral.coordinator.actor import LONGEST_S, Actor
+from choral.coordinator.archive import Archive, Ending
 from choral.coordinator.desk import Desk, Farewell
 from choral.coordinator.fit import Told, Wanted, refusals
 from choral.coordinator.gate import Trigger
@@ -24,7 +25,7 @@ from choral.coordinator.population import Population
 from choral.coordinator.tickets import Drain, Message, Stop
 from choral.coordinator.uploads import Kept
 from choral.coordinator.world import World
-from choral.core.errors import ChoralError, ConfigError, NotBuilt, StoreError
+from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError
 from choral.core.params import Params
 from choral.core.ports import Observer
 from choral.core.selection import History, Strata
@@ -104,12 +105,12 @@ class Terms:
     """What a coordinator adds to every run.
 
     Attributes:
-        storage: Folder of the runs.
+        archive: Where the runs are kept.
         roster: Clients that may take part, with their labels; None for whoever has a certificate.
         verified: Whether clients' identities are proved by certificates.
     """
 
-    storage: Path
+    archive: Archive
     roster: Mapping[str, Strata] | None = None
     verified: bool = True
 
@@ -140,6 +141,7 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._requests: dict[tuple[str, str], str] = {}
         self._submitting = threading.Lock()
+        self._recovered_ids: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._models: dict[tuple[str, str], Path] = {}
 
@@ -175,15 +177,33 @@ class Runs:
             known = self._requests.get((owner, request_id)) if request_id else None
             if known is not None:
                 return self._runs[known]
+            if file.storage.database is not None or file.storage.blobs is not None:
+                raise ConfigError(
+                    "`storage.database` and `storage.blobs` are the coordinator's own",
+                    hint="leave them out of a file that is submitted",
+                )
             file = file.model_copy(update={"seed": seed_or_drawn(file.seed)})
             self._setup(file, place, Population(), self._size(file) or 3)
             trigger_of(file)
             now = datetime.now(UTC).timestamp()
             run = Run(new_run_id(name_of(file, place)), owner, file, place, now)
             run.request_id = request_id
+            self._terms.archive.submitted(run.id, self._origin(run))
             if request_id:
                 self._requests[owner, request_id] = run.id
             return self._begin(run)
+
+    @staticmethod
+    def _origin(run: Run) -> dict[str, Any]:
+        """Return where a run comes from: what it needs to go on after a restart."""
+        return {
+            "version": __version__,
+            "federation": run.file.as_json(),
+            "folder": str(run.place.folder),
+            "owner": run.owner,
+            "created": run.created,
+            "request_id": run.request_id,
+        }
 
     def resume(self, file: FederationFile, place: Place, *, owner: str) -> Run | None:
         """Return the newest run of this file that goes on, if there is one.
@@ -198,7 +218,8 @@ class Runs:
             stored = run.file.as_json()
             if file.seed is None:
                 stored.pop("seed", None)
-            if run.resumed and run.owner == owner and stored == asked:
+            goes_on = run.id in self._recovered_ids
+            if goes_on and run.owner == owner and stored == asked:
                 run.place = place
                 return run
         return None
@@ -208,33 +229,30 @@ class Runs:
 
         Their clients' work is known a moment later; until then nobody is told that it is over.
         """
-        found = []
-        for folder in sorted(self._terms.storage.glob("*.partial")):
-            header = self._header(folder)
-            if header is None:
-                continue
-            run = self._recovered(folder, header)
-            if run is not None:
-                found.append(run)
-        found.sort(key=lambda run: run.created)
+        found = [
+            run
+            for run_id, header in self._terms.archive.unfinished()
+            if (run := self._recovered(run_id, header)) is not None
+        ]
+        self._recovered_ids = {run.id for run in found}
         for run in found:
             self._desk.expect(run.id)
         return [self._begin(run) for run in found]
 
-    def _recovered(self, folder: Path, header: dict[str, Any]) -> Run | None:
-        """Return the run of a folder; None where this version cannot read its file."""
+    def _recovered(self, run_id: str, header: dict[str, Any]) -> Run | None:
+        """Return an unfinished run; None where this version cannot read its file."""
         try:
-            file = parse(dict(header["federation"]), where=str(folder))
+            file = parse(dict(header["federation"]), where=run_id)
         except ChoralError as error:
-            LOG.error("the run in %s cannot go on: %s", folder, error)
+            LOG.error("run %s cannot go on: %s", run_id, error)
             return None
         run = Run(
-            folder.name.removesuffix(".partial"),
+            run_id,
             str(header.get("owner", "")),
             file,
             Place(Path(str(header.get("folder", ".")))),
             float(header.get("created", 0.0)),
-            resumed=True,
+            resumed=not header.get("waits", False),
             request_id=str(header.get("request_id", "")),
         )
         if run.request_id:
@@ -247,6 +265,13 @@ class Runs:
             run.post(Drain())
         for thread in self._threads:
             thread.join(timeout_s)
+
+    def abandon(self, timeout_s: float) -> None:
+        """Let go of every run: another coordinator goes on with them."""
+        self.drain(timeout_s)
+        with self._lock:
+            self._runs, self._threads, self._models = {}, [], {}
+            self._requests = {}
 
     # --- a run's thread ---------------------------------------------------------------------------
 
@@ -261,6 +286,9 @@ class Runs:
     def _drive(self, run: Run) -> None:
         try:
             self._drive_to_its_end(run)
+        except Fenced:
+            run.status, run.reason = "waiting", "another coordinator goes on with it"
+            LOG.warning("run %s: %s", run.id, run.reason)
         except ChoralError as error:
             run.error, run.status, run.reason = error, "failed", str(error)
         except BaseException as error:  # noqa: BLE001  # one run never takes the others with it
@@ -275,7 +303,7 @@ class Runs:
 
     def _drive_to_its_end(self, run: Run) -> None:
         population = Population(self._terms.roster)
-        folder = RunFolder(self._terms.storage / run.id)
+        folder = self._terms.archive.folder(run.id)
         header = folder.header()[1] if run.resumed else None
         size = self._size(run.file)
         if header is not None:
@@ -283,6 +311,10 @@ class Runs:
         if size is None:
             size = self._gather(run)
             if size is None:
+                if run.status == "stopped":
+                    body = run.file.as_json()
+                    ending = Ending(run.id, run.status, run.reason, body)
+                    self._terms.archive.withdrawn(ending)
                 return
         setup, actor = self._prepared(run, population, folder, size)
         finished = False
@@ -317,7 +349,7 @@ class Runs:
             first=first,
             journal=self._journal(run, setup, folder),
             world=self._world(
-                self._publisher(run, folder.blobs(), folder.partial),
+                self._publisher(run, self._terms.archive.downloads(run.id)),
                 Kept(folder.blobs(), folder.partial),
             ),
             suits=self._suits(run, setup),
@@ -368,17 +400,13 @@ class Runs:
                 "config": dict(setup.config),
                 "name": setup.name,
                 "seed": setup.seed,
-                "version": __version__,
-                "federation": run.file.as_json(),
-                "folder": str(run.place.folder),
-                "owner": run.owner,
-                "created": run.created,
-                "request_id": run.request_id,
+                **self._origin(run),
             }
             lease = folder.create(run.id, header)
+            self._terms.archive.begun(run.id)
         return Journal(folder.store, folder.blobs(), lease)
 
-    def _publisher(self, run: Run, blobs: FolderBlobStore, folder: Path) -> Callable[[Params], int]:
+    def _publisher(self, run: Run, blobs: FolderBlobStore) -> Callable[[Params], int]:
         """Return what makes a run's newest models ready to be downloaded: the last two."""
         published: list[str] = []
 
@@ -386,7 +414,7 @@ class Runs:
             digest = blobs.put(encode_tensors(params))
             if digest != params.sha256:
                 raise StoreError(f"the model of {run.id} was stored under another digest")
-            path = folder / "blobs" / digest
+            path = blobs.path(digest)
             self._models[run.id, digest] = path
             if digest not in published:
                 published.append(digest)
@@ -422,6 +450,9 @@ class Runs:
             origin = lineage(result, setup, conductor.first_sha256)
             path = folder.complete(result.to_json(), conductor.released, origin)
             result = replace(result, model_path=path)
+        if view.status in {"completed", "stopped"}:
+            body = run.file.as_json()
+            self._terms.archive.ended(Ending(run.id, view.status, view.reason, body))
         run.result = result.to_json()
         run.status, run.reason = view.status, view.reason
 
@@ -447,11 +478,6 @@ class Runs:
     def _setup(
         self, file: FederationFile, place: Place, population: Population, size: int
     ) -> RunSetup:
-        if file.storage.database is not None:
-            raise NotBuilt(
-                "`storage.database` is not built yet",
-                hint="leave it out: each run keeps its log in its own folder of `storage.path`",
-            )
         return build_setup(file, place, deployed=Deployed(population, size))
 
     def _suits(self, run: Run, setup: RunSetup) -> Callable[[Join], str]:
@@ -465,18 +491,6 @@ class Runs:
             return "" if error is None else error.message
 
         return suits
-
-    @staticmethod
-    def _header(folder: Path) -> dict[str, Any] | None:
-        """Return the header of an unfinished run, None where it is none of a coordinator's."""
-        whole = RunFolder(folder.with_name(folder.name.removesuffix(".partial")))
-        try:
-            header = whole.header()[1]
-        except ChoralError:
-            return None
-        finally:
-            whole.close()
-        return header if "federation" in header else None
 
 
 def reached(setup: RunSetup, history: History) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from grpc import aio
@@ -19,11 +21,14 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from choral.config.build import Place
+from choral.coordinator.access import Caller
 from choral.coordinator.admin import AdminService
-from choral.coordinator.callers import by_certificate, by_word
+from choral.coordinator.archive import Archive
+from choral.coordinator.callers import Callers, by_certificate, by_word
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
+from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
@@ -32,7 +37,7 @@ from choral.coordinator.transfers import Uploads
 from choral.coordinator.uploads import Kept
 from choral.coordinator.welcome import Welcome
 from choral.coordinator.world import Keys, World
-from choral.core.errors import ConfigError
+from choral.core.errors import ConfigError, Fenced, StoreError, Unavailable
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.selection import Strata
@@ -41,6 +46,8 @@ from choral.pki import files, keys
 from choral.pki.credentials import ServerCredentials
 from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
 from choral.wire.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2
+
+T = TypeVar("T")
 
 LOG: Final = logging.getLogger("choral.coordinator")
 THREADS: Final = 4
@@ -84,6 +91,9 @@ class Settings:
         roster: Clients that may take part, with their labels; None for whoever has a certificate.
         observers: Makes further observers of a run, such as a progress bar.
         model_bytes: Largest built-in model that can be submitted.
+        database: URL of a database that several coordinators may share; None for one in each
+            run's own folder.
+        blobs: Where states and uploads are kept, such as `s3://bucket`; None for `storage`.
     """
 
     listen: str
@@ -93,6 +103,8 @@ class Settings:
     roster: Mapping[str, Strata] | None = None
     observers: Callable[[Run], Iterable[Observer]] = field(default=lambda run: ())
     model_bytes: int = MODEL_BYTES
+    database: str | None = None
+    blobs: str | None = None
 
 
 class Server:
@@ -118,10 +130,17 @@ class Server:
         self._logs: dict[str, EventLog] = {}
         self._welcome: Welcome | None = None
         self.metrics = Metrics()
+        self.archive = Archive(settings.storage, database=settings.database, blobs=settings.blobs)
+        self.leading = asyncio.Event()
+        self._standing: asyncio.Task[None] | None = None
+        self._leadership: Leadership | None = None
+        if self.archive.database is not None:
+            owner = f"{socket.gethostname()}-{os.getpid()}-{rand.token(4).hex()}"
+            self._leadership = Leadership(self.archive.database, owner=owner)
         self.address = ""
         self._keys = self._own_keys()
         self.runs = Runs(
-            Terms(settings.storage, settings.roster, verified=settings.credentials is not None),
+            Terms(self.archive, settings.roster, verified=settings.credentials is not None),
             desk=self._desk,
             world=self._world,
             observers=self._observers,
@@ -168,9 +187,16 @@ class Server:
         )
 
     @property
-    def _callers(self) -> Any:
+    def _callers(self) -> Callers:
         credentials = self._settings.credentials
-        return by_word if credentials is None else by_certificate(credentials, self._clock)
+        known = by_word if credentials is None else by_certificate(credentials, self._clock)
+
+        def callers(context: Any) -> Caller:
+            if not self.leading.is_set():
+                raise Unavailable("this coordinator stands by", hint="ask the one that leads")
+            return known(context)
+
+        return callers
 
     def _spec(self, run_id: str) -> Spec | None:
         run = self.runs.get(run_id)
@@ -201,16 +227,60 @@ class Server:
             raise ConfigError(
                 f"cannot listen on {listen}", hint="is the port in use? `--listen HOST:PORT`"
             )
-        await asyncio.get_running_loop().run_in_executor(self._pool, self.runs.recover)
-        await self._server.start()
         host = listen.rsplit(":", 1)[0]
         self.address = f"{host}:{port}"
+        if self._leadership is None:
+            await self._lead()
+            await self._server.start()
+        else:
+            await self._server.start()
+            self._standing = asyncio.create_task(self._stand_by(self._leadership))
         if ready:
+            await self.leading.wait()
             await self.ready()
 
     async def ready(self) -> None:
         """Tell those who ask for its health that it serves."""
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if self.leading.is_set():
+            await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    # --- one of several ---------------------------------------------------------------------------
+
+    async def _lead(self) -> None:
+        """Go on with all runs that are not finished."""
+        await self._on_thread(self.runs.recover)
+        self.leading.set()
+
+    async def _stand_by(self, leadership: Leadership) -> None:
+        """Lead whenever nobody else does."""
+        while True:
+            try:
+                if await self._on_thread(leadership.claim):
+                    await self._lead()
+                    await self._while_leading(leadership)
+            except StoreError as error:
+                LOG.warning("the database: %s", error.message)
+            await asyncio.sleep(POLL_S)
+
+    async def _while_leading(self, leadership: Leadership) -> None:
+        """Return once another coordinator leads, or may."""
+        renewed = self._clock.monotonic()
+        while self._clock.monotonic() - renewed < LEASE_S:
+            await asyncio.sleep(RENEWAL_S)
+            try:
+                await self._on_thread(leadership.renew)
+                renewed = self._clock.monotonic()
+            except Fenced:
+                break
+            except StoreError as error:
+                LOG.warning("the lease could not be renewed: %s", error.message)
+        LOG.warning("another coordinator goes on; this one stands by")
+        self.leading.clear()
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._on_thread(self.runs.abandon, GRACE_S)
+
+    async def _on_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
 
     def _add_services(self) -> None:
         admin = AdminService(
@@ -250,8 +320,12 @@ class Server:
         if linger_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._everybody_told(), linger_s)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self.runs.drain, GRACE_S)
+        if self._standing is not None:
+            self._standing.cancel()
+        await self._on_thread(self.runs.drain, GRACE_S)
+        if self._leadership is not None:
+            with suppress(StoreError):
+                await self._on_thread(self._leadership.resign)
         self._service.leaving = True
         self._desk.ring()
         self._desk.wake()

@@ -23,7 +23,7 @@ from choral.core.canonical import canonical_json, digest_of
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
 from choral.core.failpoints import reach
 from choral.core.params import Params
-from choral.core.ports import Lease
+from choral.core.ports import BlobStore, Lease, RunStore
 from choral.core.release import Released
 from choral.core.tensors import encode_tensors
 from choral.stores.files import FolderBlobStore, sync_folder, write_durably
@@ -44,24 +44,33 @@ class RunFolder:
 
     Args:
         path: Where the completed run will be.
+        store: A database that holds many runs; None for one in the folder. Whoever shares it sees
+            to it that one process alone drives a run.
+        blobs: Where states are; None for the folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, store: RunStore | None = None, blobs: BlobStore | None = None
+    ) -> None:
         if not path.name:
             raise StoreError(f"{path} cannot be the folder of a run", hint="such as `--out runs/a`")
         path = path.absolute()  # a task may change the working folder
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
+        self._shared = store
+        self._blobs = blobs
         self._store: SqliteRunStore | None = None
         self._held: int | None = None
 
-    def blobs(self) -> FolderBlobStore:
+    def blobs(self) -> BlobStore:
         """Return the run's blobs; their folder is made where it is not there."""
-        return FolderBlobStore(self.partial / BLOBS)
+        return FolderBlobStore(self.partial / BLOBS) if self._blobs is None else self._blobs
 
     @property
-    def store(self) -> SqliteRunStore:
+    def store(self) -> RunStore:
         """The run's log."""
+        if self._shared is not None:
+            return self._shared
         if self._store is None:
             from choral.stores.sqlite import SqliteRunStore  # takes half a second
 
@@ -102,6 +111,8 @@ class RunFolder:
 
     def _holds_a_run(self) -> bool:
         """Return whether an unfinished run is there; a crash before its first row left none."""
+        if self._shared is not None:
+            return self.path.name in self._shared.runs()
         if not (self.partial / DATABASE).exists():
             return False
         try:
@@ -115,6 +126,8 @@ class RunFolder:
         Raises:
             StoreError: Another process runs it now.
         """
+        if self._shared is not None:
+            return
         handle = os.open(self.partial / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,6 +144,8 @@ class RunFolder:
         Raises:
             NothingToResume: There is none.
         """
+        if self._shared is not None:
+            return self.path.name, self._shared.header(self.path.name)
         if not (self.partial / DATABASE).exists():
             done = (self.path / RESULT).exists()
             raise NothingToResume(
@@ -163,6 +178,7 @@ class RunFolder:
         self, result: dict[str, Any], model: Released[Params], lineage: dict[str, Any]
     ) -> Path:
         """Write the results and give the folder its name; return the model's path."""
+        self.partial.mkdir(mode=0o700, parents=True, exist_ok=True)  # begun on another machine
         write_durably(self.partial / MODEL, encode_tensors(model.value))
         write_durably(self.partial / LINEAGE, [_pretty(lineage)])
         reach("run.model.written")

@@ -282,11 +282,11 @@ class Federation:
             "state": state,
         }
         local = Local(**{k: changes.pop(k, v) for k, v in fields.items()})
-        return Settings(local, address, None, None, {}, 1 << 30)
+        return Settings(local, (address,), None, None, {}, 1 << 30)
 
     def agent(self, client, address, *, policy=OPEN, child=False, clock=None, **changes):
         settings = self.settings(client, address, **changes)
-        who = Unverified(client, address, settings.local.state)
+        who = Unverified(client, (address,), settings.local.state)
         return Agent(
             settings,
             who=who,

@@ -391,9 +391,9 @@ def test_it_tries_until_the_coordinator_is_there(federation, serve):
         agent = federation.agent("a", address)
         missed, pause = asyncio.Event(), agent._pause
 
-        async def noting(why):
+        async def noting(why, address):
             missed.set()
-            await pause(why)
+            await pause(why, address)
 
         agent._pause = noting
         work = asyncio.ensure_future(agent.run(until_done=True))

@@ -8,10 +8,11 @@ import pytest
 
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls, check_receipt
+from choral.client.line import Line
 from choral.core.errors import Refused, WrongDigest
 from choral.system import SystemClock
 from choral.wire.frames import Kind
-from choral.wire.rpc import CHANNEL_OPTIONS, CoordinatorCalls
+from choral.wire.rpc import CHANNEL_OPTIONS
 
 MIB = 1 << 20
 TOKEN = b"token"
@@ -38,7 +39,7 @@ def transfer(federation, serve, raw, tmp_path):
                 aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
             ):
                 clock = SystemClock()
-                calls = Calls(CoordinatorCalls(channel), (), clock)
+                calls = Calls(Line(lambda _: channel, ("",)), (), clock)
                 return await work(calls, clock.monotonic() + 30.0)
 
         return asyncio.run(main())

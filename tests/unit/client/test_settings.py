@@ -39,7 +39,7 @@ def settled(tmp_path, text=WHOLE, *, insecure=False, **given):
 def test_a_whole_file(tmp_path):
     found = settled(tmp_path)
     local = found.local
-    assert (local.client, found.coordinator) == ("hospital-a", "fl.example.org:50051")
+    assert (local.client, found.coordinators) == ("hospital-a", ("fl.example.org:50051",))
     assert Path(local.data) == tmp_path / "data/a.csv"
     assert (local.target, local.missing) == ("outcome", "drop")
     assert local.schema == tmp_path / "schema.yaml"
@@ -63,7 +63,11 @@ def test_what_is_given_wins_and_starts_at_the_working_folder(tmp_path):
         state="here",
         policy="p.yaml",
     )
-    assert (found.local.client, found.coordinator, found.local.target) == ("b", "localhost:1", "y")
+    assert (found.local.client, found.coordinators, found.local.target) == (
+        "b",
+        ("localhost:1",),
+        "y",
+    )
     assert found.local.data == "mine.csv"
     assert found.local.state == Path("here").absolute()
     assert found.policy == Path("p.yaml")
@@ -92,7 +96,7 @@ def test_without_a_file(tmp_path):
     given = {"id": "a", "data": "heart_data:hospitals"}
     found = settle(ClientFile(), home=tmp_path, given=given, insecure=True)
     assert found.local.data == "heart_data:hospitals"
-    assert found.coordinator == DEFAULT_ADDRESS
+    assert found.coordinators == (DEFAULT_ADDRESS,)
     assert found.files is None
     assert found.local.folder == tmp_path.resolve()
     assert found.local.state.name == "state-a"

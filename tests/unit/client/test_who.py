@@ -82,9 +82,9 @@ def run_over_tls(federation, server, files):
             failed = asyncio.Event()
             pause = agent._pause
 
-            async def noting(why):
+            async def noting(why, address):
                 failed.set()
-                await pause(why)
+                await pause(why, address)
 
             agent._pause = noting
             work = asyncio.ensure_future(agent.run(until_done=True))
@@ -137,30 +137,30 @@ def key_of(who):
 
 
 def test_its_key_is_made_once_and_private(tmp_path):
-    first = Unverified("a", ADDRESS, tmp_path)
-    assert key_of(Unverified("a", ADDRESS, tmp_path)) == key_of(first)
+    first = Unverified("a", (ADDRESS,), tmp_path)
+    assert key_of(Unverified("a", (ADDRESS,), tmp_path)) == key_of(first)
     assert os.stat(tmp_path / SIGNING_KEY_FILE).st_mode & 0o777 == 0o600
     assert first.server is None
 
 
 def test_the_first_coordinator_is_pinned(tmp_path):
-    who = Unverified("a", ADDRESS, tmp_path)
+    who = Unverified("a", (ADDRESS,), tmp_path)
     told = said("a", key_of(who))
     who.heard(told)
     assert who.enrolled.server == told["choral-server-key-bin"] == who.server
-    again = Unverified("a", ADDRESS, tmp_path)
+    again = Unverified("a", (ADDRESS,), tmp_path)
     assert again.enrolled.authority == told["choral-authority-bin"]
     again.heard(told)
     with pytest.raises(Refused, match="another coordinator"):
         again.heard(said("a", key_of(who)))
     (tmp_path / PINNED).unlink()
-    fresh = Unverified("a", ADDRESS, tmp_path)
+    fresh = Unverified("a", (ADDRESS,), tmp_path)
     fresh.heard(said("a", key_of(who)))
     assert fresh.enrolled is not None
 
 
 def test_an_enrolment_for_somebody_else_is_not_pinned(tmp_path):
-    who = Unverified("a", ADDRESS, tmp_path)
+    who = Unverified("a", (ADDRESS,), tmp_path)
     with pytest.raises(Refused):
         who.heard(said("b", key_of(who)))
     assert not (tmp_path / PINNED).exists()
@@ -168,7 +168,7 @@ def test_an_enrolment_for_somebody_else_is_not_pinned(tmp_path):
 
 
 def test_a_coordinator_that_says_nothing_changes_nothing(tmp_path):
-    who = Unverified("a", ADDRESS, tmp_path)
+    who = Unverified("a", (ADDRESS,), tmp_path)
     who.heard({})
     assert who.enrolled is None
 
@@ -176,4 +176,4 @@ def test_a_coordinator_that_says_nothing_changes_nothing(tmp_path):
 def test_a_pin_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / PINNED).write_text("{}")
     with pytest.raises(ConfigError, match="cannot be read"):
-        Unverified("a", ADDRESS, tmp_path)
+        Unverified("a", (ADDRESS,), tmp_path)
