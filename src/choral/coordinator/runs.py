@@ -158,8 +158,10 @@ class Runs:
 
     def refusals(self, join: Join) -> tuple[list[Told], bool]:
         """Return which runs that go on do not ask a client, and whether another one would."""
-        going = ((r.id, r.wanted) for r in self.all() if not r.ended.is_set())
-        return refusals(((name, wanted) for name, wanted in going if wanted is not None), join)
+        going = [run for run in self.all() if not run.ended.is_set()]
+        known = [(run.id, run.wanted) for run in going if run.wanted is not None]
+        told, taken = refusals(known, join)
+        return told, taken or len(known) < len(going)  # one that has just come may ask it
 
     def model(self, run_id: str, sha256: str) -> Path | None:
         """Return the file of a run's model that can be downloaded now."""
