@@ -48,7 +48,6 @@ class Checks:
     Attributes:
         disk: The disk.
         current: The process that is doing something now.
-        refused: The disk has refused a write, so that a run may have given up.
         machine: What the durable log makes of the run.
         committed: Survivors of each committed round.
     """
@@ -56,7 +55,6 @@ class Checks:
     def __init__(self, stage: Stage) -> None:
         self.disk: Disk
         self.current: Any = None
-        self.refused = False
         self.machine = RunMachine(stage.setup.policy)
         self.committed: list[tuple[str, ...]] = []
         self._stage = stage
@@ -283,6 +281,10 @@ class Spoken:
                 self._fault(f"{client} joins two sums of round {attempt[0]}")
             for revealed in message.revealed:
                 self._share(client, attempt, revealed.dealer, revealed.kind, threshold)
+
+    def joined(self, round: int) -> int:
+        """Return how many clients have unmasked in a round: they join no other attempt of it."""
+        return sum(1 for _, joined in self._joined if joined == round)
 
     def vector(self, client: str, attempt: Attempt, digest: bytes) -> None:
         """Look at the digest of a masked vector that leaves, or is announced."""

@@ -259,9 +259,7 @@ class Process:
         except Fenced:
             self._failed("fenced")
         except ChoralError as error:
-            if not self.around.checks.refused:
-                self.around.checks.violated("the driver goes on", f"{error.code}: {error}")
-            self._failed(f"failed: {error}")
+            self.around.checks.violated("the driver goes on", f"{error.code}: {error}")
 
     def _failed(self, why: str) -> None:
         if self.actor is not None:

@@ -18,7 +18,7 @@ from choral.testing.faults.draws import Draws
 from choral.testing.faults.engine import Ended, Engine, Numbered, Violated, Wire
 from choral.testing.faults.process import Process
 from choral.testing.faults.schedule import NAMES, Fault, Schedule, schedule_of
-from choral.testing.faults.stage import stage_of
+from choral.testing.faults.stage import CLIENTS, stage_of
 
 RESTART_S: Final = 1.0
 """How long it takes an operator to start a coordinator that has ended by itself."""
@@ -94,6 +94,7 @@ class Simulation:
         disk_draws = Draws(schedule.seed, schedule.mode, "disk")
         self.disk = self.checks.disk = Disk(disk_draws, self.checks.stored)
         self.wall = 0.0
+        self.spent = False
         self.started = 0
         self.live: list[Process] = []
         self._parts = parts
@@ -138,7 +139,6 @@ class Simulation:
         fault = self._writes.due()
         if fault is not None and not self.calm:
             self._refusing_until = self.engine.now + fault.value
-            self.checks.refused = True
         return self.engine.now < self._refusing_until and not self.calm
 
     def client_effect(self, agent: Agent, label: str) -> None:
@@ -163,10 +163,20 @@ class Simulation:
         if self.live:
             return
         after = self._away.pop(process.number, RESTART_S)
-        if why == "over" and self.checks.machine.phase is RunPhase.COMPLETED:
+        machine = self.checks.machine
+        self.spent = machine.phase is RunPhase.PAUSED and self._spent(machine.committed + 1)
+        if why == "over" and (machine.phase is RunPhase.COMPLETED or self.spent):
             self._finished_at = self.engine.now
             return
         self.engine.at(after, self._boot)
+
+    def _spent(self, round: int) -> bool:
+        """Return whether too many clients have unmasked in an attempt that came to nothing."""
+        policy = self.stage.setup.policy.round
+        if policy.secure is None:
+            return False
+        left = self.schedule.clients - self.spoken.joined(round)
+        return left < policy.cohort(CLIENTS[: self.schedule.clients]).quorum
 
     def _boot(self) -> None:
         if not self.live and self._finished_at is None:
@@ -260,7 +270,7 @@ class Simulation:
 
     def _alive(self) -> None:
         rounds = self.stage.setup.policy.rounds
-        if self.checks.machine.phase is not RunPhase.COMPLETED:
+        if self.checks.machine.phase is not RunPhase.COMPLETED and not self.spent:
             waits = [p.actor.waiting for p in self.live if p.actor is not None]
             self.checks.violated(
                 "the run ends",
