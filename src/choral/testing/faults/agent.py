@@ -293,14 +293,10 @@ class Agent:
 
     def _check(self, receipt: Receipt, plan: Plan, body: bytes) -> None:
         sha256 = hashlib.sha256(body).hexdigest()
-        expected = Receipt(RUN_OF(plan), plan.round, plan.attempt, self.client, sha256, len(body))
+        expected = Receipt(plan.run_id, plan.round, plan.attempt, self.client, sha256, len(body))
         key = key_of("coordinator")
         if receipt.signature != key.sign(expected.stated()):
             check_receipt(receipt, server=key.public, expected=expected)
-
-
-def RUN_OF(plan: Plan) -> str:
-    return plan.run_id
 
 
 class Part:
@@ -373,9 +369,7 @@ class Part:
 
     def _take(self, reply: Any) -> Waits:
         for body in self._mailbox.take(reply):
-            message = decode(body)
-            self._agent.field.checks.told(self._attempt, message)
-            if isinstance(message, Deliveries):
+            if isinstance(decode(body), Deliveries):
                 self._deliveries = body
             else:
                 yield from self._do(body)

@@ -24,12 +24,15 @@ from choral.core.errors import (
     WrongDigest,
     by_code,
 )
+from choral.crypto.encoding import frame
 from choral.testing.faults.disk import Folder
 from choral.testing.faults.engine import Clock, Engine
 from choral.wire.frames import Header
 from choral.wire.joining import Join
 from choral.wire.receipts import Receipt
 
+
+_SURVIVORS: Final = frame("secagg survivors")
 
 CUT: Final = object()
 """Stands for an answer where the line is cut."""
@@ -145,12 +148,20 @@ class SimDesk(Desk):
         engine: Virtual time.
         clock: The coordinator's.
         guard: Makes a call as the coordinator's process.
+        told: Called with the survivors of a secure sum as they are told to a client.
     """
 
     def __init__(
-        self, loop: Any, *, engine: Engine, clock: Clock, guard: Callable[..., None]
+        self,
+        loop: Any,
+        *,
+        engine: Engine,
+        clock: Clock,
+        guard: Callable[..., None],
+        told: Callable[[Ticket, bytes], None],
     ) -> None:
         super().__init__(loop, clock)
+        self._told = told
         self._engine = engine
         self._guard = guard
 
@@ -158,6 +169,12 @@ class SimDesk(Desk):
         for ticket in tickets:
             ticket.bell = Bell()
         super()._assign(tickets)
+
+    def tell(self, ticket: Ticket, body: bytes) -> None:
+        """Put a message of secure aggregation into a client's mailbox."""
+        if body.startswith(_SURVIVORS):
+            self._told(ticket, body)
+        super().tell(ticket, body)
 
     def hold(
         self, join: Join, answer: Callable[[Ticket | Farewell | None], None], gone: Callable[[], bool]

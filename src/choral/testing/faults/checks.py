@@ -25,7 +25,7 @@ from choral.federation.log import replay
 from choral.federation.round import ENDS
 from choral.federation.round import Phase as RoundPhase
 from choral.federation.run import RunMachine, RunPhase
-from choral.secagg.messages import Consent, Kind, Masked, Survivors, Unmask, encode
+from choral.secagg.messages import Consent, Kind, Masked, Survivors, Unmask, decode, encode
 from choral.secagg.server import Phase as ServerPhase
 from choral.testing.faults.disk import Disk
 from choral.testing.faults.engine import Violated
@@ -244,13 +244,15 @@ class Checks:
         round_ = self.machine.round
         return round_ is None or round_.phase in ENDS
 
-    def told(self, attempt: Attempt, message: Any) -> None:
-        """Look at a message that a client has got."""
-        if isinstance(message, Survivors):
-            if self._told.setdefault(attempt, message.root) != message.root:
-                self.violated("one survivor set", f"two are told in {attempt}")
-            if attempt not in self._closed:
-                self.violated("survivors are durable before they are told", f"{attempt}")
+    def told(self, attempt: Attempt, body: bytes) -> None:
+        """Look at the survivors of a secure sum, as a client is told of them."""
+        message = decode(body)
+        if not isinstance(message, Survivors):
+            return
+        if self._told.setdefault(attempt, message.root) != message.root:
+            self.violated("one survivor set", f"two are told in {attempt}")
+        if attempt not in self._closed and self.machine.committed < attempt[0]:
+            self.violated("survivors are stored before they are told", f"{attempt}")
 
 
 class Spoken:

@@ -92,7 +92,9 @@ class Process:
         self.clock = Clock(around.engine)
         self.clock.jumped = around.wall
         loop = Loop(self.engine, self.guard)
-        self.desk = SimDesk(loop, engine=self.engine, clock=self.clock, guard=self.guard)
+        self.desk = SimDesk(
+            loop, engine=self.engine, clock=self.clock, guard=self.guard, told=self._told
+        )
         self.spool = Folder()
         self.models: dict[str, bytes] = {}
         self.service = self.service_class(self)
@@ -284,6 +286,9 @@ class Process:
     def pool_delay(self) -> float:
         """Return how long a thread of the pool takes."""
         return self.around.draws.between(0.0, LATE_S)
+
+    def _told(self, ticket: Ticket, body: bytes) -> None:
+        self.around.checks.told((ticket.plan.round, ticket.plan.attempt), body)
 
     def receipted(self, ticket: Ticket, receipt: Receipt) -> None:
         """Note that a receipt leaves."""
