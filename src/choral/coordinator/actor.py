@@ -128,6 +128,7 @@ class Actor:
         self.took_part: set[ClientId] = set()
         self.over = False
         self._left = False
+        self._unsettled: list[Message] | None = None
         self.conductor = Conductor(
             setup,
             participant=participant,
@@ -137,6 +138,7 @@ class Actor:
             new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
             restore=self._restore,
             observers=observers,
+            insist=self._outbox.insist,
         )
 
     def post(self, message: Message) -> None:
@@ -147,14 +149,15 @@ class Actor:
 
     def _turn_away(self) -> None:
         """Answer what nobody will look at any more."""
-        gone = Unavailable("the run goes on elsewhere") if self.drained else Stale("it is over")
+        goes_on = self.drained or self._unsettled is not None
+        gone = Unavailable("the run goes on elsewhere") if goes_on else Stale("it is over")
         with suppress(queue.Empty):
             while True:
                 message = self._inbox.get_nowait()
                 if isinstance(message, Arrived):
                     message.reply(gone)
                 elif isinstance(message, Said):
-                    message.heard(not self.drained)
+                    message.heard(not goes_on)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -188,17 +191,24 @@ class Actor:
 
     def turn(self, messages: Iterable[Message]) -> None:
         """Do what follows from some messages and from timers that are due."""
+        self._unsettled = []
         while (event := self._timers.due()) is not None:
             self._take((event,))
         for message in messages:
+            self._unsettled.append(message)
             self._take(_TAKE[type(message)](self, message))
             if self.over:
                 break
         self._settle()
+        self._unsettled = None
 
     def leave(self) -> None:
-        """Take nothing more."""
+        """Take nothing more. Nobody hears what would follow from what was never stored."""
         self._world.desk.unwatch(self.post)
+        if self._unsettled is not None:
+            self._outbox.drop()
+            for message in self._unsettled:
+                self._inbox.put(message)
         if not self.drained:
             self._work.leave()
             self._outbox.send()

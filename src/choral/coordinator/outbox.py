@@ -64,6 +64,10 @@ class Outbox:
             call, arguments = self._calls.popleft()
             call(*arguments)
 
+    def drop(self) -> None:
+        """Make none of the calls: what they speak of will never be durable."""
+        self._calls.clear()
+
     def insist(self, call: Callable[[], T]) -> T:
         """Make a call that stores something; wait where the storage says no.
 

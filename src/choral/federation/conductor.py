@@ -88,6 +88,7 @@ class Conductor:
         restore: Goes on with an attempt that was open when the run's process ended.
         observers: See every event and command from now on, and every `Failed` with its traceback,
             which never goes into the log. A resumed run shows them nothing of its past.
+        insist: Makes a call that stores something; may wait where the storage says no.
 
     Attributes:
         view: The run's story so far.
@@ -111,6 +112,7 @@ class Conductor:
         new_sum: Callable[[Plan, tuple[ClientId, ...]], Sum],
         restore: Restore = lambda cohort, accepted: None,
         observers: Iterable[Observer] = (),
+        insist: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> None:
         if not participant.spec.shared_size:
             raise PlanError("the model has no shared tensor, so there is nothing to learn together")
@@ -127,6 +129,7 @@ class Conductor:
         self._clock = clock
         self._new_sum = new_sum
         self._restore = restore
+        self._insist = insist
         self._observers: tuple[Observer, ...] = (self.view, *observers)
         self._model: Released[GlobalModel] = public(
             GlobalModel.start(setup.strategy, self.spec, first), what="first model"
@@ -161,9 +164,9 @@ class Conductor:
             self._first = None  # it is a whole model, and not needed any more
 
     def _start(self) -> ev.Commands:
-        state = self._journal.put_state(self._model)
+        state = self._insist(lambda: self._journal.put_state(self._model))
         started = self.take(ev.RunStarted(state, self.params.sha256))
-        self._journal.flush()
+        self._insist(self._journal.flush)
         return started
 
     def _go_on(self, records: Sequence[Record]) -> ev.Commands:
@@ -199,7 +202,7 @@ class Conductor:
         self.show(event)
         commands = self.machine.receive(event)
         if isinstance(event, ev.Committed):
-            self._journal.flush()
+            self._insist(self._journal.flush)
         return commands
 
     def show(self, item: Any) -> None:
