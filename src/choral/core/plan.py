@@ -9,10 +9,62 @@ from typing import Any, Final
 from choral.core.aggregation import Aggregation, Grid
 from choral.core.canonical import digest_of
 from choral.core.checks import flag, one_of, real, whole
+from choral.core.errors import ConfigError, UnknownKey, did_you_mean
 from choral.core.params import ClientId, Vector
 
 WEIGHTINGS: Final = ("examples", "uniform")
 """How clients are weighed: by their number of training examples, or by 1 each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPrivacy:
+    """Terms of record-level privacy: how a client's training hides each of its records.
+
+    Each step draws records by Poisson sampling, clips the gradient of each, adds Gaussian noise to
+    their sum and divides by the batch size. How much noise is one of two things: a multiplier that
+    is the same for everybody, or an epsilon, from which each client finds its own multiplier by its
+    own number of records.
+
+    Attributes:
+        max_grad_norm: C, bound of the L2 norm of one record's gradient, above 0.
+        noise_multiplier: z, noise over C; 0 clips and adds nothing, which protects nobody. None
+            where `epsilon` is given.
+        epsilon: Bound for one record over `rounds` rounds; None where `noise_multiplier` is given.
+        delta: That it goes with.
+        rounds: Rounds that are planned for; needed with `epsilon`.
+
+    Raises:
+        ConfigError: One of them is out of range, or both or none of the two are given.
+    """
+
+    max_grad_norm: float
+    noise_multiplier: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "max_grad_norm", real("record.max_grad_norm", self.max_grad_norm, above=0))
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise ConfigError(
+                "record-level privacy needs `noise_multiplier` or `epsilon`, and not both",
+                hint="an epsilon is met by noise that each client finds for itself",
+            )
+        if self.noise_multiplier is not None:
+            z = real("record.noise_multiplier", self.noise_multiplier, least=0, most=1e6)
+            set_(self, "noise_multiplier", z)
+        if self.delta is not None:
+            set_(self, "delta", real("record.delta", self.delta, above=0, below=1))
+        if self.rounds is not None:
+            set_(self, "rounds", whole("record.rounds", self.rounds, least=1))
+        if self.epsilon is not None:
+            set_(self, "epsilon", real("record.epsilon", self.epsilon, above=0))
+            if self.delta is None or self.rounds is None:
+                raise ConfigError(
+                    "record.epsilon needs `delta` and `rounds`",
+                    hint="how much noise is enough depends on both",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +77,8 @@ class Local:
         batch_size: Examples per step, or None for all of them at once.
         lr: Learning rate of the client's optimiser.
         shuffle: Draw a new order of examples for every pass.
+        record: Terms of record-level privacy, or a mapping of them; None for none. With them,
+            `batch_size` is the mean of a random batch size, and `shuffle` says nothing.
     """
 
     epochs: int = 1
@@ -32,6 +86,7 @@ class Local:
     batch_size: int | None = 32
     lr: float = 0.01
     shuffle: bool = True
+    record: RecordPrivacy | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "batch_size"):
@@ -40,6 +95,31 @@ class Local:
                 object.__setattr__(self, name, whole(f"local.{name}", value, least=1))
         object.__setattr__(self, "lr", real("local.lr", self.lr, above=0))
         object.__setattr__(self, "shuffle", flag("local.shuffle", self.shuffle))
+        object.__setattr__(self, "record", _record_privacy(self.record))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON object, without `record` where there is none."""
+        body = asdict(self)
+        if self.record is None:
+            del body["record"]
+        return body
+
+
+def _record_privacy(terms: Any) -> RecordPrivacy | None:
+    """Return terms that may be written as a mapping."""
+    if terms is None or isinstance(terms, RecordPrivacy):
+        return terms
+    if not isinstance(terms, Mapping):
+        raise ConfigError(f"local.record {terms!r}: expected terms of record privacy")
+    odd = sorted(set(terms) - set(RecordPrivacy.__dataclass_fields__))
+    if odd:
+        raise UnknownKey(
+            f"local.record: unknown key `{odd[0]}`",
+            hint=did_you_mean(odd[0], tuple(RecordPrivacy.__dataclass_fields__)),
+        )
+    if "max_grad_norm" not in terms:
+        raise ConfigError("local.record needs `max_grad_norm`")
+    return RecordPrivacy(**terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +200,7 @@ class Plan:
             body
             | numbers
             | {
-                "local": asdict(self.local),
+                "local": self.local.as_json(),
                 "aggregation": self.aggregation.as_json(),
                 "encoding": asdict(self.encoding),
             }

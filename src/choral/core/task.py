@@ -18,6 +18,8 @@ class Task(Protocol):
     """What a client does with a model and its data. Anything with these three methods is one.
 
     A task may also have `roles`, a mapping of tensor names or glob patterns to a `Role`.
+    One whose `train` honours `plan.local.record` says so by `record_privacy = True`; any other is
+    refused a plan with record-level privacy.
     """
 
     def init(self, key: Key) -> Params | Mapping[str, Array]:

@@ -12,7 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from choral.core.aggregation import RingGrid
-from choral.core.errors import ChoralError, ClientError, DataError, UpdateRejected, WrongShape
+from choral.core.errors import (
+    ChoralError,
+    ClientError,
+    DataError,
+    PlanError,
+    UpdateRejected,
+    WrongShape,
+)
 from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
@@ -78,6 +85,7 @@ class Participant:
             plan: The round's terms, with its objective.
             key: Key of (run, round, client).
         """
+        check_record_privacy(self.task, plan)
         update = self.task.train(params, data, plan, key.fold("train"))
         if not isinstance(update, Update):
             raise UpdateRejected(
@@ -154,6 +162,20 @@ class Participant:
         with own_code(f"evaluating the model on {who}"):
             found = dict(self.task.evaluate(params, data))
             return {_clean(str(name)): _number(value) for name, value in found.items()}
+
+
+def check_record_privacy(task: Task, plan: Plan) -> None:
+    """Refuse a plan whose record-level privacy the task would ignore.
+
+    Raises:
+        PlanError: The task does not say `record_privacy = True`.
+    """
+    if plan.local.record is not None and getattr(task, "record_privacy", False) is not True:
+        why = getattr(task, "no_record_privacy", "it does not say `record_privacy = True`")
+        raise PlanError(
+            f"{type(task).__name__} does not train with record-level privacy: {why}",
+            hint="`LinearTask` and `TorchTask` do; or choose a privacy mode without it",
+        )
 
 
 @contextmanager

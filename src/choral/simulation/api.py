@@ -152,7 +152,7 @@ def _config(setup: RunSetup) -> dict[str, Any]:
         "round": asdict(setup.policy.round),
         "strategy": {"name": setup.strategy.name, **_fields(setup.strategy)},
         "selection": {"name": setup.selector.name, **_fields(setup.selector)},
-        "local": asdict(setup.local),
+        "local": setup.local.as_json(),
         "encoding": {
             "range": setup.range,
             "weight_unit": setup.weight_unit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
@@ -13,10 +13,12 @@ from choral.core.errors import ConfigError
 from choral.core.keys import Key
 from choral.core.params import Array, Params, Spec, Vector
 from choral.core.plan import Plan
+from choral.core.ports import Rand
 from choral.core.update import Update
 from choral.tasks.arrays import labels, table
 from choral.tasks.batches import batches
 from choral.tasks.objective import Pull
+from choral.tasks.private import private_steps
 
 Loss: TypeAlias = Callable[[Vector, Array], tuple[Vector, Vector]]
 """From outputs `[n, k]` and targets `[n]` to losses `[n]` and their derivatives `[n, k]`."""
@@ -36,12 +38,20 @@ class LinearTask:
     Labels are whole numbers from 0. Each step takes the mean gradient of its batch, adds
     `l2 * weight` and the pull of the round's objective, and moves by `-lr` times that.
 
+    With record-level privacy in the plan, a step takes the private gradient of the loss instead;
+    the penalty and the pull, which depend on no record, are added as they are, and no
+    `train_loss` is reported.
+
     Args:
         kind: `linear` or `logistic`.
         input_dim: Number of features, at least 1.
         classes: Number of classes of a logistic model, at least 2; 2 where it is left out.
         l2: Factor of the penalty l2 / 2 * |weight|^2, at least 0. The bias is not penalised, and
             reported losses leave the penalty out.
+        rand: Secret randomness of record-level privacy; None for the operating system's.
+
+    Attributes:
+        record_privacy: True: `train` honours `plan.local.record`.
 
     Raises:
         ConfigError: An argument is missing or out of its range.
@@ -51,6 +61,8 @@ class LinearTask:
     Params(weight: float32[4, 3], bias: float32[4])
     """
 
+    record_privacy: Final = True
+
     def __init__(
         self,
         kind: Literal["linear", "logistic"] = "linear",
@@ -58,6 +70,7 @@ class LinearTask:
         input_dim: int | None = None,
         classes: int | None = None,
         l2: float = 0.0,
+        rand: Rand | None = None,
     ) -> None:
         one_of("kind", kind, ("linear", "logistic"))
         if input_dim is None:
@@ -74,6 +87,7 @@ class LinearTask:
         self.input_dim: Final = whole("input_dim", input_dim, least=1)
         self.classes: Final = 0 if kind == "linear" else several
         self.l2: Final = real("l2", l2, least=0)
+        self._rand = rand
 
     def init(self, key: Key) -> Params:
         """Return the zero model."""
@@ -102,6 +116,9 @@ class LinearTask:
         cut = self._outputs * self.input_dim
         weight, bias = w[:cut].reshape(self._outputs, self.input_dim), w[cut:]
         pull = Pull.of(plan.objective, received)
+        if plan.local.record is not None:
+            self._train_privately(w, x, y, plan=plan, pull=pull)
+            return Update(w - received, float(len(x)), {})
         total, seen = 0.0, 0
         for batch, target in batches((x, y), plan.local, key):
             losses, slope = self._loss(batch @ weight.T + bias, target)
@@ -115,6 +132,21 @@ class LinearTask:
             total += float(losses.sum(dtype=np.float64))
             seen += len(batch)
         return Update(w - received, float(len(x)), {"train_loss": total / seen})
+
+    def _train_privately(self, w: Vector, x: Vector, y: Array, *, plan: Plan, pull: Pull) -> None:
+        """Take private steps from `w`, in place."""
+        cut = self._outputs * self.input_dim
+        weight, bias = w[:cut].reshape(self._outputs, self.input_dim), w[cut:]
+        for step in private_steps(plan.local, count=len(x), dimension=w.size, rand=self._rand):
+            blocks = (
+                per_example_gradients(self._loss, weight, bias, x=x[rows], y=y[rows])
+                for rows in _pieces(step.rows, w.size)
+            )
+            gradient = step.gradient(blocks)
+            if self.l2:
+                gradient[:cut] += self.l2 * w[:cut]
+            pull.add_to(gradient, w)
+            w -= plan.local.lr * gradient
 
     def evaluate(self, params: Params, data: Any) -> dict[str, float]:
         """Return the mean `loss` over the examples, and `accuracy` (logistic) or `mae` (linear).
@@ -151,6 +183,40 @@ class LinearTask:
         if self.classes == 0:
             return x, y.astype(np.float32, copy=False)
         return x, labels(y, range(self.classes))
+
+
+def per_example_gradients(
+    loss: Loss, weight: Vector, bias: Vector, *, x: Vector, y: Array
+) -> Vector:
+    """Return the gradient of each example's own loss.
+
+    Guarantees: a row depends on its own example alone, to the last bit: outputs are summed row by
+    row, since a matrix product may take another path for another number of rows.
+
+    Args:
+        loss: Losses and slopes of a batch.
+        weight: Shape `[k, d]`.
+        bias: Shape `[k]`.
+        x: Features, shape `[n, d]`.
+        y: Targets, shape `[n]`.
+
+    Returns:
+        float32, shape `[n, k * d + k]`: weight, then bias.
+    """
+    outputs = np.stack([(x * row).sum(axis=1) for row in weight], axis=1) + bias
+    _, slope = loss(outputs, y)
+    gradients = np.empty((len(x), weight.size + bias.size), np.float32)
+    shaped = gradients[:, : weight.size].reshape(len(x), *weight.shape)
+    np.multiply(slope[:, :, None], x[:, None, :], out=shaped)
+    gradients[:, weight.size :] = slope
+    return gradients
+
+
+def _pieces(rows: Array, dimension: int) -> Iterator[Array]:
+    """Yield indices in pieces whose gradients fit into 16 MiB, or one by one."""
+    size = max(1, (1 << 22) // dimension)
+    for at in range(0, len(rows), size):
+        yield rows[at : at + size]
 
 
 def squared_error(outputs: Vector, targets: Array) -> tuple[Vector, Vector]:

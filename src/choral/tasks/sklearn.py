@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from choral.core.errors import ConfigError, MissingExtra
+from choral.core.errors import ConfigError, MissingExtra, PlanError
 
 try:
     from sklearn.base import clone
@@ -32,6 +32,10 @@ from choral.tasks.batches import batches
 from choral.tasks.objective import Pull
 
 SUPPORTED = (SGDClassifier, SGDRegressor, Perceptron)
+
+NO_RECORD_PRIVACY = (
+    "scikit-learn moves after every example inside `partial_fit`, where no gradient can be clipped"
+)
 
 
 class SklearnTask:
@@ -64,6 +68,9 @@ class SklearnTask:
     >>> task.init(Key.root(7))
     Params(coef_: float32[10, 64], intercept_: float32[10])
     """
+
+    record_privacy: Final = False
+    no_record_privacy: Final = NO_RECORD_PRIVACY
 
     def __init__(
         self,
@@ -104,7 +111,13 @@ class SklearnTask:
 
         Raises:
             DataError: X does not have `input_dim` features, or a label is not in `classes`.
+            PlanError: The plan asks for record-level privacy.
         """
+        if plan.local.record is not None:
+            raise PlanError(
+                f"SklearnTask does not train with record-level privacy: {NO_RECORD_PRIVACY}",
+                hint="take `LinearTask`, which is the same model",
+            )
         x, y = self._examples(data)
         self._spec.check(params)
         estimator = self._opened(lr=plan.local.lr, key=key)

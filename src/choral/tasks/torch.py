@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from choral.core.errors import ConfigError, MissingExtra
 
@@ -20,10 +20,12 @@ except ModuleNotFoundError as error:
 from choral.core.keys import Key
 from choral.core.params import Params, Role
 from choral.core.plan import Local, Plan
+from choral.core.ports import Rand
 from choral.core.update import Update
 from choral.tasks.torch_data import examples
 from choral.tasks.torch_fit import fit, measure
 from choral.tasks.torch_metrics import Loss, Metric
+from choral.tasks.torch_private import fit_privately
 from choral.tasks.torch_replica import Model, Replica, exact, first_params, seeded
 from choral.tasks.torch_step import Optimiser, stepper
 
@@ -70,8 +72,12 @@ class TorchTask:
         channels_last: Lay out images and kernels with channels last, which is often faster for
             convolutions on a CPU.
         device: Where to compute, such as `cpu` or `cuda`.
+        rand: Secret randomness of record-level privacy; None for the operating system's.
 
     Attributes:
+        record_privacy: True: `train` honours `plan.local.record`. It then takes the gradient of
+            each example by Opacus (extra `dp`), refuses layers that mix examples, reports no
+            `train_loss`, and its updates are not repeatable: batches and noise are secret.
         local_defaults: The given ones of `lr`, `batch_size` and `epochs`. `train` itself reads
             `plan.local` alone.
 
@@ -85,6 +91,8 @@ class TorchTask:
     >>> {name: role.value for name, role in task.roles.items()}
     {'weight': 'shared', 'bias': 'shared'}
     """
+
+    record_privacy: Final = True
 
     def __init__(
         self,
@@ -100,6 +108,7 @@ class TorchTask:
         roles: Mapping[str, Role | str] | None = None,
         channels_last: bool = False,
         device: str = "cpu",
+        rand: Rand | None = None,
     ) -> None:
         for name, value in (("model", model), ("loss", loss)):
             if not callable(value):
@@ -115,6 +124,7 @@ class TorchTask:
         self._roles = dict(roles or {})
         self._channels_last = channels_last
         self._device = torch.device(device)
+        self._rand = rand
 
     @property
     def roles(self) -> dict[str, Role | str]:
@@ -146,14 +156,22 @@ class TorchTask:
         Raises:
             DataError: The data cannot be used.
             WrongShape: `params`, or a vector of the objective, does not fit the model.
+            PlanError: The plan asks for record-level privacy and a layer mixes examples.
         """
         replica = self._replica
         with seeded(key.seed64(), self._device):
             local = examples(data, replica)
             replica.load(params)
-            loss = fit(replica, local, plan, key=key, loss=self._loss, stepper=self._stepper)
-        count = float(len(local[0]))
-        return Update(replica.delta(params), count, {"train_loss": loss}, replica.kept())
+            metrics = {}
+            if plan.local.record is not None:
+                fit_privately(
+                    replica, local, plan, loss=self._loss, stepper=self._stepper, rand=self._rand
+                )
+                replica.check_buffers(params)
+            else:
+                loss = fit(replica, local, plan, key=key, loss=self._loss, stepper=self._stepper)
+                metrics["train_loss"] = loss
+        return Update(replica.delta(params), float(len(local[0])), metrics, replica.kept())
 
     def evaluate(self, params: Params, data: Any) -> dict[str, float]:
         """Return the mean of each metric over the examples of `data`, in evaluation mode."""

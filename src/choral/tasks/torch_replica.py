@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from choral.core.errors import ConfigError
+from choral.core.errors import ConfigError, PlanError
 from choral.core.params import Array, Params, Role, Spec, Vector, matching
 from choral.core.tensors import DTYPES
 
@@ -172,6 +172,20 @@ class Replica:
                 part[...] = new.astype(np.float64) - old.astype(np.float64)
             at += old.size
         return vector
+
+    def check_buffers(self, params: Mapping[str, Array]) -> None:
+        """Refuse buffers that would travel and that training has changed: no noise covers them.
+
+        Raises:
+            PlanError: A buffer is not what was received.
+        """
+        for slot in self._aggregated:
+            if not slot.is_parameter and not np.array_equal(slot.read(), params[slot.name]):
+                raise PlanError(
+                    f"buffer `{slot.name}` changes with the data, and no noise covers it",
+                    hint=f"give it the role `frozen`: `roles={{'{slot.name}': 'frozen'}}`, or "
+                    "leave the layer out",
+                )
 
     def kept(self) -> Params | None:
         """Return copies of the personal tensors, or None where the model has none."""

@@ -13,7 +13,7 @@ from choral.core.canonical import canonical_json
 from choral.core.checks import one_of, real, whole
 from choral.core.errors import ConfigError, Malformed, WrongDigest
 from choral.core.exact import Encoding
-from choral.core.plan import WEIGHTINGS, Local, Objective, Plan
+from choral.core.plan import WEIGHTINGS, Local, Objective, Plan, RecordPrivacy
 from choral.wire.frames import check_sha256
 
 MAX_PLAN_BYTES: Final = 1 << 16
@@ -72,7 +72,7 @@ def _plan(body: Any) -> Plan:
         task=_name("plan.task", body["task"]),
         model_sha256=check_sha256("plan.model_sha256", body["model_sha256"]),
         spec_digest=check_sha256("plan.spec_digest", body["spec_digest"]),
-        local=Local(**_object("plan.local", body["local"], _names(Local))),
+        local=_local(body["local"]),
         mu=mu,
         weighting=one_of("plan.weighting", body["weighting"], WEIGHTINGS),
         aggregation=aggregation,
@@ -86,6 +86,16 @@ def _plan(body: Any) -> Plan:
         key=check_sha256("plan.key", body["key"]) if body["key"] != "" else "",
         objective=Objective(mu=mu),
     )
+
+
+def _local(body: Any) -> Local:
+    """Return local terms; `record` is a key only where records are protected."""
+    keys = _names(Local) - {"record"}
+    if not isinstance(body, Mapping) or "record" not in body:
+        return Local(**_object("plan.local", body, keys))
+    known = _object("plan.local", body, keys | {"record"})
+    record = _object("plan.local.record", known["record"], _names(RecordPrivacy))
+    return Local(**known | {"record": RecordPrivacy(**record)})
 
 
 def _arguments(text: Any) -> str:
