@@ -211,7 +211,7 @@ class Rounds:
             enrolled.enrolment,
             enrolled.authority,
             enrolled.server,
-            min_cohort=file.min_cohort,
+            min_cohort=max(file.min_cohort, 0 if plan.privacy is None else plan.privacy.survivors),
             suites=self._policy.suites,
             min_corrupt=file.min_corrupt,
             max_sums=file.max_sums,
@@ -224,7 +224,7 @@ class Rounds:
             plan.round,
             (bytes.fromhex(plan.model_sha256),),
             bytes.fromhex(plan.digest),
-            ring_encoding(plan.encoding, looked.vector_size),
+            ring_encoding(plan.encoding, looked.vector_size, plan.privacy),
         )
         files = VectorFile(request.out, self._state / MASKED, Ring(plan.encoding.modulus_bits))
         part = SecureRound(
