@@ -15,6 +15,7 @@ from choral.client.calls import Calls, check_receipt, sha256_of
 from choral.client.policy import ANY, Policy, allowed_metrics, refusal
 from choral.client.secure import SecureRound, VectorFile
 from choral.client.settings import Settings
+from choral.client.spent import Spent
 from choral.client.who import Who
 from choral.client.work import (
     Answer,
@@ -116,6 +117,7 @@ class Rounds:
         self._rand = rand
         self._now = now
         self._say = say
+        self._spent = Spent(self._state, policy.file.max_epsilon)
 
     def tidy(self) -> None:
         """Remove what is of one round alone: nothing of it is wanted after it."""
@@ -156,6 +158,7 @@ class Rounds:
             until=until,
         )
         reach("client.downloaded")
+        await self._check_privacy(plan, model, assignment.deadline_s)
         out = self._state / CONTRIBUTION
         metrics = self._policy.file.metrics
         request = Train(
@@ -178,6 +181,19 @@ class Rounds:
         why = refusal(self._policy, plan, model_bytes=model_bytes, now=self._now())
         if why is not None:
             raise why
+
+    async def _check_privacy(self, plan: Plan, model: Path, limit_s: float) -> None:
+        """Check what the plan promises of its privacy, and count it in the site's ledger.
+
+        Raises:
+            Refused: Its noise does not keep the promise, or the site allows no more.
+        """
+        if plan.privacy is None:
+            return
+        looked = await self._in_time(Look(plan_to_json(plan), model), limit_s)
+        if not isinstance(looked, Looked):
+            raise _as_error(looked)
+        await asyncio.to_thread(self._spent.allow, plan, looked.vector_size)
 
     async def _train(self, request: Train, limit_s: float) -> None:
         """Train in the child; its time ends with the lease.
