@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from choral.core.plan import Local, Objective, Plan
     from choral.core.task import ClientData
     from choral.core.update import Update
-    from choral.simulation.api import Privacy, simulate
+    from choral.privacy.terms import Privacy
+    from choral.simulation.api import simulate
     from choral.simulation.availability import Availability
     from choral.strategies import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
     from choral.telemetry.result import Result
@@ -36,7 +37,7 @@ _WHERE = {
     "Objective": "choral.core.plan",
     "Params": "choral.core.params",
     "Plan": "choral.core.plan",
-    "Privacy": "choral.simulation.api",
+    "Privacy": "choral.privacy.terms",
     "Result": "choral.telemetry.result",
     "Role": "choral.core.params",
     "RunFailed": "choral.core.errors",

@@ -16,6 +16,7 @@ from choral.cli import (
     demo,
     doctor,
     health,
+    ledger,
     models,
     pki,
     secagg,
@@ -62,6 +63,7 @@ app.add_typer(run_group, name="run")
 app.add_typer(models.app, name="models")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(pki.app, name="pki")
+app.add_typer(ledger.app, name="ledger")
 unbuilt.add_to(app)
 
 

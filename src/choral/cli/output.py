@@ -202,6 +202,19 @@ def _clients_table(metrics: Mapping[str, Mapping[str, float]], clients: str) -> 
     return table
 
 
+def bound(privacy: Mapping[str, Any]) -> str:
+    """Return in words what a run's model reveals, at most."""
+    if privacy.get("epsilon") is None:
+        return "no mechanism ran" if privacy["mode"] == "none" else "nothing was released"
+    said = (
+        f"epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:g} ({privacy['unit']}, "
+        f"{privacy['relation']}), {privacy['mode']} noise"
+    )
+    if privacy["evaluation"] == "none":
+        said += "; clients' own evaluations are released without any"
+    return ", ".join([said, *privacy["notes"]])
+
+
 def summed(aggregation: Mapping[str, Any]) -> str:
     """Return in words what the coordinator saw of the updates."""
     if aggregation["kind"] != "secure":
@@ -235,7 +248,7 @@ def _summary(result: Mapping[str, Any]) -> Table:
     }
     if result["finished"] is not None:  # else it goes on
         rows |= {
-            "privacy": "no mechanism ran; " + summed(result["aggregation"]),
+            "privacy": f"{bound(result['privacy'])}; {summed(result['aggregation'])}",
             "seed": str(result["seed"]),
             "model": result["model_path"] or "not kept; `--out DIR` keeps it",
             "sha256": result["model_sha256"],

@@ -18,7 +18,7 @@ from rich.console import Console
 from choral.cli.output import RoundProgress, planned, print_result
 from choral.config.build import Place, build_setup, name_of
 from choral.config.federation import FederationFile, parse, read_file
-from choral.core.errors import ConfigError, NothingToResume, RunFailed
+from choral.core.errors import BudgetExhausted, ConfigError, NothingToResume, RunFailed
 from choral.core.task import ClientSource
 from choral.federation.participant import Participant
 from choral.simulation.availability import Availability
@@ -67,7 +67,7 @@ def command(
     how = Launch(engine=engine, workers=workers, out=out, resume=resume)
     try:
         result = simulate_file(read_file(file, settings), place, how)
-    except RunFailed as error:
+    except (RunFailed, BudgetExhausted) as error:
         if report is not None and error.result is not None:
             error.result.report(report)
         raise
@@ -97,6 +97,7 @@ def simulate_file(file: FederationFile, place: Place, how: Launch) -> Result:
             replace(
                 how,
                 out=out or storage_root(file) / setup.run_id,
+                storage=storage_root(file).absolute(),
                 rebuild=partial(rebuild, file.as_json(), place, setup.seed),
                 arrival=Availability(simulation.dropout, simulation.latency_s, simulation.spread),
                 observers=(progress, *how.observers),

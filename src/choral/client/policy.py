@@ -228,9 +228,14 @@ def _metrics(policy: Policy, plan: Plan, size: int, now: time) -> str:
 
 
 def _privacy(policy: Policy, plan: Plan, size: int, now: time) -> str:
-    if policy.file.max_epsilon is None:
+    most, terms = policy.file.max_epsilon, plan.privacy
+    if most is None:
         return ""
-    return f"`max_epsilon` is {policy.file.max_epsilon:g}, and the plan has no differential privacy"
+    if terms is None:
+        return f"`max_epsilon` is {most:g}, and the plan has no differential privacy"
+    if terms.epsilon > most:
+        return f"`max_epsilon` is {most:g}, and the run's epsilon is {terms.epsilon:.4g}"
+    return ""
 
 
 _CHECKS: Final[tuple[tuple[Callable[[Policy, Plan, int, time], str], str], ...]] = (
@@ -239,7 +244,7 @@ _CHECKS: Final[tuple[tuple[Callable[[Policy, Plan, int, time], str], str], ...]]
     (_model, "the data owner names what may be trained in `models` and `max_model_bytes`"),
     (_aggregation, "only the data owner lowers `secure_aggregation` and `min_cohort`, by name"),
     (_metrics, "the data owner names what may leave in `metrics`"),
-    (_privacy, "a run without differential privacy is allowed where `max_epsilon` is left out"),
+    (_privacy, "only the data owner raises `max_epsilon`, or leaves it out to ask for no privacy"),
 )
 """What is looked at, in this order, and what to do about it."""
 

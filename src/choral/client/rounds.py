@@ -15,6 +15,7 @@ from choral.client.calls import Calls, check_receipt, sha256_of
 from choral.client.policy import ANY, Policy, allowed_metrics, refusal
 from choral.client.secure import SecureRound, VectorFile
 from choral.client.settings import Settings
+from choral.client.spent import Spent
 from choral.client.who import Who
 from choral.client.work import (
     Answer,
@@ -116,6 +117,7 @@ class Rounds:
         self._rand = rand
         self._now = now
         self._say = say
+        self._spent = Spent(self._state, policy.file.max_epsilon)
 
     def tidy(self) -> None:
         """Remove what is of one round alone: nothing of it is wanted after it."""
@@ -156,6 +158,7 @@ class Rounds:
             until=until,
         )
         reach("client.downloaded")
+        await self._check_privacy(plan, model, assignment.deadline_s)
         out = self._state / CONTRIBUTION
         metrics = self._policy.file.metrics
         request = Train(
@@ -178,6 +181,19 @@ class Rounds:
         why = refusal(self._policy, plan, model_bytes=model_bytes, now=self._now())
         if why is not None:
             raise why
+
+    async def _check_privacy(self, plan: Plan, model: Path, limit_s: float) -> None:
+        """Check what the plan promises of its privacy, and count it in the site's ledger.
+
+        Raises:
+            Refused: Its noise does not keep the promise, or the site allows no more.
+        """
+        if plan.privacy is None:
+            return
+        looked = await self._in_time(Look(plan_to_json(plan), model), limit_s)
+        if not isinstance(looked, Looked):
+            raise _as_error(looked)
+        await asyncio.to_thread(self._spent.allow, plan, looked.vector_size)
 
     async def _train(self, request: Train, limit_s: float) -> None:
         """Train in the child; its time ends with the lease.
@@ -211,7 +227,7 @@ class Rounds:
             enrolled.enrolment,
             enrolled.authority,
             enrolled.server,
-            min_cohort=file.min_cohort,
+            min_cohort=max(file.min_cohort, 0 if plan.privacy is None else plan.privacy.survivors),
             suites=self._policy.suites,
             min_corrupt=file.min_corrupt,
             max_sums=file.max_sums,
@@ -224,7 +240,7 @@ class Rounds:
             plan.round,
             (bytes.fromhex(plan.model_sha256),),
             bytes.fromhex(plan.digest),
-            ring_encoding(plan.encoding, looked.vector_size),
+            ring_encoding(plan.encoding, looked.vector_size, plan.privacy),
         )
         files = VectorFile(request.out, self._state / MASKED, Ring(plan.encoding.modulus_bits))
         part = SecureRound(

@@ -41,6 +41,7 @@ from choral.data import MappingSource, Schema, read_examples
 from choral.data.sources import examples_of
 from choral.federation.participant import NORM, Failed, Participant, overlay, own_code
 from choral.stores.files import sync_folder, write_durably
+from choral.system import SystemRand
 from choral.tasks.threads import one_thread
 from choral.tasks.zoo import build as build_model
 from choral.wire.contributions import contribution_blocks
@@ -256,7 +257,7 @@ class _Desk:
                 f"makes {spec.digest[:12]}… of its tensors",
                 hint="both sides need the same version of the task: its roles differ",
             )
-        return params, Participant(task, spec, Chain())
+        return params, Participant(task, spec, Chain(), SystemRand())
 
     def _task(self, plan: Plan) -> Task:
         name = (plan.task, plan.arguments)

@@ -25,6 +25,7 @@ from choral.data.sources import TEST_FRACTION
 from choral.federation.compose import aggregation_of, compose
 from choral.federation.participant import own_code
 from choral.federation.setup import Evaluation, RunSetup, split_seed
+from choral.privacy.terms import Privacy, privacy_of
 from choral.tasks.zoo import build as build_model
 
 SHOWN = 1000
@@ -108,6 +109,7 @@ def build_setup(
         ),
         evaluate_every=1 if evaluation.every is None else evaluation.every,
         encoding=_given(file.encoding),
+        privacy=privacy_of_file(file),
         arguments=_arguments(file),
         test_fraction=test_fraction_of(file),
         population=population,
@@ -148,9 +150,13 @@ def name_of(file: FederationFile, place: Place) -> str:
 
 def _refuse_unbuilt(file: FederationFile) -> None:
     aggregation_of(file.aggregation)
-    for key in ("privacy", "compression"):
-        if getattr(file, key) is not None:
-            raise NotBuilt(f"`{key}` is not built yet", hint=f"leave `{key}` out")
+    if file.compression is not None:
+        raise NotBuilt("`compression` is not built yet", hint="leave `compression` out")
+
+
+def privacy_of_file(file: FederationFile) -> Privacy | None:
+    """Return what differential privacy a federation file asks for."""
+    return privacy_of(None if file.privacy is None else _given(file.privacy))
 
 
 def _given(section: Any) -> dict[str, Any]:

@@ -182,6 +182,51 @@ class TlsSection(Section):
     revoked: str | None = None
 
 
+class BudgetSection(Section):
+    """What may be released about a population, over all of its runs in one storage.
+
+    Attributes:
+        epsilon: Hard limit; a round that would pass it is not sent, and the run ends.
+        delta: That it goes with; default that of `privacy`.
+        population: Name of the people; default the federation's name.
+    """
+
+    epsilon: float
+    delta: float | None = None
+    population: str | None = None
+
+
+class PrivacySection(Section):
+    """Differential privacy: `epsilon`, or `noise_multiplier` with `max_norm`.
+
+    Attributes:
+        mode: `central` (noise at a trusted coordinator), `distributed` (noise at the clients, below
+            a secure sum) or `record` (in each step of local training; not built yet). Default by
+            `aggregation`: `distributed` where it is secure, `central` where it is plain.
+        epsilon: Upper bound for all rounds; the noise follows from it.
+        delta: That it goes with; default 1e-5.
+        noise_multiplier: Noise over the bound of one contribution, instead of `epsilon`.
+        max_norm: L2 norm that each update is clipped to; default 1 with `epsilon`.
+        mechanism: Of distributed noise: `skellam` (default) or `discrete_gaussian`.
+        relation: `add_remove`, `replace` or `zero_out`; default `add_remove` for central and
+            `replace` for distributed noise.
+        budget: Limit over all runs of a population.
+        dp_enabled: `false` stands for no `privacy` at all.
+        max_grad_norm: Clip of each step, of mode `record`.
+    """
+
+    mode: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    max_norm: float | None = None
+    mechanism: str | None = None
+    relation: str | None = None
+    budget: BudgetSection | None = None
+    dp_enabled: bool | None = None
+    max_grad_norm: float | None = None
+
+
 class FederationFile(Section):
     """A federation.
 
@@ -197,7 +242,7 @@ class FederationFile(Section):
             dropout: …, modulus_bits: …, groups: …, rule: …}}`.
         local: Local training.
         compression: Not built yet.
-        privacy: Not built yet.
+        privacy: Differential privacy.
         round: When a round is over.
         start: When a coordinator opens one.
         evaluation: How the model is measured.
@@ -219,7 +264,7 @@ class FederationFile(Section):
     aggregation: str | dict[str, Any] | None = None
     local: LocalSection = LocalSection()
     compression: Any = None
-    privacy: Any = None
+    privacy: PrivacySection | None = None
     round: RoundSection = RoundSection()
     start: StartSection = StartSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -57,6 +57,7 @@ from choral.federation.evaluation import Measured, asks_clients, measurement
 from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
+from choral.federation.spending import Spending
 from choral.federation.sums import Closed, Unreached
 from choral.wire.errors import error_of
 
@@ -82,6 +83,7 @@ class Actor:
         journal: Where the run leaves its log and states.
         world: What is outside.
         suits: Why a client does not suit the run; empty where it does.
+        spending: The run's part of a privacy ledger, or None.
         observers: See every event, command and failure.
         step_s: Seconds that each step of secure aggregation waits for the slow.
 
@@ -103,6 +105,7 @@ class Actor:
         journal: Journal,
         world: World,
         suits: Callable[[Any], str],
+        spending: Spending | None = None,
         observers: Iterable[Observer] = (),
         step_s: float = 30.0,
     ) -> None:
@@ -136,6 +139,7 @@ class Actor:
             journal=journal,
             clock=world.clock,
             new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
+            spending=spending,
             restore=self._restore,
             observers=observers,
             insist=self._outbox.insist,
@@ -166,6 +170,9 @@ class Actor:
 
         Args:
             ready: Called once its open work is known.
+
+        Raises:
+            BudgetExhausted: The privacy budget allows no further round; nobody was invited to it.
         """
         try:
             self.start()
@@ -174,6 +181,8 @@ class Actor:
                 self.turn(self._wait())
         finally:
             self.leave()
+        if self.conductor.refused is not None:
+            raise self.conductor.refused
 
     def start(self) -> None:
         """Start the run, or go on with the one in the journal.
@@ -282,6 +291,8 @@ class Actor:
     def _invite(self, command: ev.Invite) -> ev.Event | None:
         goes_on = self.conductor.attempt is not None
         attempt = self.conductor.opened(command)
+        if not isinstance(attempt, Attempt):
+            return attempt
         attempt.bytes_down += self._model_bytes * len(command.clients)
         self.took_part.update(command.clients)
         if goes_on:

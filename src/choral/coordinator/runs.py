@@ -30,11 +30,13 @@ from choral.core.params import Params
 from choral.core.ports import Observer
 from choral.core.selection import History, Strata
 from choral.core.tensors import encode_tensors
+from choral.federation.calibration import protected
 from choral.federation.journal import Journal
 from choral.federation.setup import RunSetup
 from choral.selection.coverage import coverage
 from choral.stores.files import FolderBlobStore
 from choral.stores.folder import RunFolder
+from choral.stores.ledgers import spending_in
 from choral.telemetry.result import Result, lineage
 from choral.wire.joining import Join
 
@@ -337,24 +339,30 @@ class Runs:
         """Return a run's setup and its driver; whole models that it needs no more are gone then."""
         setup = replace(self._setup(run.file, run.place, population, size), run_id=run.id)
         participant, first = setup.participant()
+        setup = protected(setup, participant.spec)
         origin = {
             "population": size,
             "first_model": first.sha256,
             "spec": participant.spec.digest,
         }
         setup = replace(setup, config={**setup.config, **origin})
+        journal = self._journal(run, setup, folder)
+        world = self._world(
+            self._publisher(run, self._terms.archive.downloads(run.id)),
+            Kept(folder.blobs(), folder.partial),
+        )
         actor = Actor(
             setup,
             population=population,
             trigger=trigger_of(run.file),
             participant=participant,
             first=first,
-            journal=self._journal(run, setup, folder),
-            world=self._world(
-                self._publisher(run, self._terms.archive.downloads(run.id)),
-                Kept(folder.blobs(), folder.partial),
-            ),
+            journal=journal,
+            world=world,
             suits=self._suits(run, setup),
+            spending=spending_in(
+                self._terms.archive.root, setup, participant.spec, folder=folder, rand=world.rand
+            ),
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,
         )

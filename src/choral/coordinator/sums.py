@@ -21,7 +21,7 @@ from choral.crypto.ring import RingVector
 from choral.crypto.signatures import SigningKey
 from choral.federation import secure
 from choral.federation.participant import NORM, Failed
-from choral.federation.sums import Closed, Opened, Unreached
+from choral.federation.sums import Closed, Opened, Unreached, closed_exactly
 from choral.federation.totals import Group, Unmasked, close, hopeless
 from choral.secagg import commands as cmd
 from choral.secagg.context import Context
@@ -48,6 +48,7 @@ class SpooledSum:
         self.bytes_up = 0
         self.bytes_down = 0
         self.norm_max: float | None = 0.0
+        self._plan = plan
         self._size = spec.vector_size
         self._encoding = plan.encoding
         self._exact = ExactSum(spec.vector_size, plan.encoding)
@@ -96,7 +97,7 @@ class SpooledSum:
         """Return the total."""
         if self._broken is not None:
             return self._broken
-        return Closed(self._exact.total(last=True))
+        return closed_exactly(self._exact, self._plan)
 
 
 def unreadable(client: ClientId, error: Exception) -> Unreached:
@@ -169,7 +170,7 @@ class RemoteSum:
         self._refused: dict[ClientId, Failed] = {}
         self._closing: Sequence[ClientId] | None = None
         self._outcome: Closed | Unreached | None = None
-        encoding = secure.ring_encoding(plan.encoding, spec.vector_size)
+        encoding = secure.ring_encoding(plan.encoding, spec.vector_size, plan.privacy)
         self._ring = encoding.ring
         self._size = encoding.size
         groups = secure.split(clients, terms, key.fold("groups"))

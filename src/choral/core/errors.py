@@ -332,9 +332,14 @@ class Refused(ChoralError):
 
 
 class BudgetExhausted(Refused):
-    """A release would pass the privacy budget of its population."""
+    """A release would pass the privacy budget of its population.
+
+    Attributes:
+        result: What the run had reached, where there is something to show.
+    """
 
     code = "budget_exhausted"
+    result: Any = None
 
 
 class Stale(Refused):

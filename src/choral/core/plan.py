@@ -11,6 +11,7 @@ from choral.core.canonical import digest_of
 from choral.core.checks import flag, one_of, real, whole
 from choral.core.errors import ConfigError, UnknownKey, did_you_mean
 from choral.core.params import ClientId, Vector
+from choral.core.protection import Protection
 
 WEIGHTINGS: Final = ("examples", "uniform")
 """How clients are weighed: by their number of training examples, or by 1 each."""
@@ -169,6 +170,7 @@ class Plan:
         split_seed: Seed of the draw of that part, 0 to 2^63 - 1.
         key: State of the key of (run, round), 64 hexadecimal digits: clients' reproducible draws
             descend from it, each from a fold of its own id.
+        privacy: Clip, noise and epsilon; None where nothing protects what is released.
         objective: Vectors of the local objective, filled in at the client, outside the digest.
     """
 
@@ -190,11 +192,16 @@ class Plan:
     test_fraction: float = 0.0
     split_seed: int = 0
     key: str = ""
+    privacy: Protection | None = None
     objective: Objective = field(default_factory=Objective, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the hashed fields as a JSON object."""
+        """Return the hashed fields as a JSON object; without `privacy` where there is none."""
         body = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "objective"}
+        if self.privacy is None:
+            del body["privacy"]
+        else:
+            body["privacy"] = self.privacy.as_json()
         numbers = {n: body[n] + 0.0 for n in ("mu", "deadline_s", "test_fraction")}
         return (
             body

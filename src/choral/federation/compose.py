@@ -16,9 +16,11 @@ from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task
 from choral.core.transform import Kind, Reducer, WeightedMean, check_chain
+from choral.federation.calibration import mode_of, round_for
 from choral.federation.policy import RoundPolicy, RunPolicy, clients_of
 from choral.federation.secure import check_cohort, quorum_of
 from choral.federation.setup import Evaluation, RunSetup
+from choral.privacy.terms import privacy_of
 
 
 def compose(
@@ -39,6 +41,7 @@ def compose(
     evaluation: Evaluation | None = None,
     evaluate_every: int = 1,
     encoding: Mapping[str, Any] | None = None,
+    privacy: Any = None,
     arguments: str = "",
     test_fraction: float = 0.0,
     population: int | None = None,
@@ -64,6 +67,7 @@ def compose(
         evaluate_every: Rounds between evaluations.
         encoding: `range`, `weight_unit`, `weight_cap`, and `metrics` with the bounds of what
             clients measure into a secure sum.
+        privacy: A `Privacy`, a mapping with its fields, or None.
         arguments: Of a built-in model, as canonical JSON.
         test_fraction: Part of each client's examples that is held out, in [0, 1).
         population: Number of clients, where the source does not have all of them yet.
@@ -75,6 +79,9 @@ def compose(
     terms = aggregation_of(aggregation)
     check_task(task, task_name)
     grid = _grid(encoding)
+    wish = privacy_of(privacy)
+    mode = None if wish is None else mode_of(wish, terms)
+    complete = population is None
     if population is None:
         population = len(source.ids)
     if not population:
@@ -85,9 +92,13 @@ def compose(
             f"clients_per_round asks for {wanted} of {population} clients",
             hint=f"at most {population}",
         )
+    if selection is None and mode == "central" and complete and wanted < population:
+        selection = "poisson"  # the one draw that amplifies, so the noise can be less
     selector = selector_of(selection)
     policy = _round_policy(wanted, round, terms)
     check_secure(terms, policy, population)
+    if mode is not None:
+        policy = round_for(mode, policy, selection=selector.name, population=population)
     return RunSetup(
         run_id=run_id,
         name=name,
@@ -106,6 +117,8 @@ def compose(
         test_fraction=test_fraction,
         population=population,
         strata=getattr(selector, "by", None),
+        privacy=wish,
+        complete=complete,
         config=config or {},
         **grid,
     )
@@ -303,7 +316,7 @@ def _lacking(value: Any, methods: tuple[str, ...]) -> str:
 
 
 def _round_policy(clients: int, given: Mapping[str, Any] | None, terms: Aggregation) -> RoundPolicy:
-    known = {f.name for f in fields(RoundPolicy)} - {"clients", "secure"}
+    known = {f.name for f in fields(RoundPolicy)} - {"clients", "secure", "whole"}
     secure = terms if isinstance(terms, Secure) else None
     return RoundPolicy(clients, **_checked("round", given, known), secure=secure)
 

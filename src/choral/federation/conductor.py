@@ -8,22 +8,25 @@ releasing, committing and going on after a crash are here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from choral.core.errors import PlanError, StoreError
-from choral.core.exact import Total
+from choral.core.errors import BudgetExhausted, PlanError, StoreError
+from choral.core.exact import ExactSum, Total
+from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Cohort, Plan
 from choral.core.ports import Clock, Observer, Record
-from choral.core.release import OpenLedger, Private, Released, public, recalled
+from choral.core.release import Ledger, OpenLedger, Private, Released, public, recalled
 from choral.federation import events as ev
 from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
+from choral.federation.round import RESTARTED
 from choral.federation.run import RunMachine, RunPhase
 from choral.federation.setup import RunSetup
+from choral.federation.spending import Spending, Witness, check_released
 from choral.federation.sums import Closed, Sum, Unreached
 from choral.federation.view import RunView
 
@@ -39,7 +42,8 @@ class Attempt:
         started: When, on the driver's clock.
         kept: Personal tensors of accepted clients, where the driver sees them.
         bytes_down: Bytes of models sent out.
-        total: The decoded sum, not yet released.
+        closing: Whether its sum has been asked to close.
+        total: The decoded sum, not yet released; with its noise, where there is any.
         released: The sum, released.
         model: The model that it leads to, not yet committed.
     """
@@ -50,6 +54,7 @@ class Attempt:
     started: float
     kept: dict[ClientId, Params] = field(default_factory=dict)
     bytes_down: int = 0
+    closing: bool = False
     total: Private[Total] | None = None
     released: Released[Total] | None = None
     model: Released[GlobalModel] | None = None
@@ -85,6 +90,7 @@ class Conductor:
         journal: Where the run leaves its log and states.
         clock: For durations that people read.
         new_sum: Makes the empty sum of an attempt from its plan and cohort.
+        spending: The run's part of a privacy ledger; None for a run without privacy.
         restore: Goes on with an attempt that was open when the run's process ended.
         observers: See every event and command from now on, and every `Failed` with its traceback,
             which never goes into the log. A resumed run shows them nothing of its past.
@@ -96,6 +102,7 @@ class Conductor:
         machine: The run's machine, for its history and phase.
         attempt: The one that is going on, if any.
         personal: Clients' newest personal tensors, where the driver sees them.
+        refused: Why the privacy budget allows no further round; None where it does.
 
     Raises:
         PlanError: The model has no shared tensor.
@@ -110,6 +117,7 @@ class Conductor:
         journal: Journal,
         clock: Clock,
         new_sum: Callable[[Plan, tuple[ClientId, ...]], Sum],
+        spending: Spending | None = None,
         restore: Restore = lambda cohort, accepted: None,
         observers: Iterable[Observer] = (),
         insist: Callable[[Callable[[], Any]], Any] = lambda call: call(),
@@ -121,6 +129,10 @@ class Conductor:
         self.machine = RunMachine(setup.policy)
         self.attempt: Attempt | None = None
         self.personal: dict[ClientId, Params] = {}
+        self.refused: BudgetExhausted | None = None
+        if setup.protection is not None and spending is None:
+            raise PlanError("a run with privacy and without a ledger")
+        self._spending = spending
         self._setup = setup
         self._participant = participant
         self._first: Params | None = first
@@ -181,8 +193,23 @@ class Conductor:
         if self.params.sha256 != self.view.model_sha256:
             raise StoreError("the stored state does not give the model that the log names")
         self.personal = self._journal.get_kept(self.view.kept)
+        self._check_ledger()
         held = self._go_on_with_attempt()
         return self.take(ev.Restarted(held, intact=self.attempt is not None))
+
+    def _check_ledger(self) -> None:
+        """Refuse to go on where the ledger does not know what the log tells of.
+
+        Raises:
+            RolledBackLedger: It is older.
+            TamperedLedger: It has been changed.
+        """
+        if self._spending is None:
+            return
+        if self.view.ledger is not None:
+            self._spending.check_witness(Witness(**self.view.ledger))
+        rounds = ((r["round"], r["attempt"]) for r in self.view.rounds)
+        check_released(self._spending, rounds)
 
     def _go_on_with_attempt(self) -> tuple[ClientId, ...]:
         """Take the open attempt up again, if it can be; return whose contributions are there."""
@@ -226,12 +253,26 @@ class Conductor:
         """
         return _DO[type(command)](self, command)
 
-    def opened(self, command: ev.Invite) -> Attempt:
+    def selection_key(self, command: ev.ChooseCohort) -> Key:
+        """Return the key of the draw of a cohort.
+
+        Where privacy takes credit for the draw, nobody can know it from the run's seed.
+        """
+        terms, spending = self._setup.protection, self._spending
+        if spending is not None and terms is not None and terms.sampling != {"kind": "none"}:
+            return spending.draw_key()
+        return self._setup.key.fold("selection", command.round, command.attempt)
+
+    def opened(self, command: ev.Invite) -> Attempt | ev.OverBudget | ev.SumFailed:
         """Return the attempt that clients are invited to, planned where it is new.
 
-        Its plan is that of the whole cohort, whoever is asked first.
+        Its plan is that of the whole cohort, whoever is asked first. What it will release is
+        reserved before anybody is; where that cannot be, the event is returned that says so.
         """
         if self.attempt is None:
+            unpaid = self._reserve(command)
+            if unpaid is not None:
+                return unpaid
             round_ = self.machine.round
             if round_ is None or round_.cohort is None:
                 raise StoreError(f"round {command.round} has no cohort to plan for")
@@ -241,6 +282,18 @@ class Conductor:
                 plan, clients, self._new_sum(plan, clients), self._clock.monotonic()
             )
         return self.attempt
+
+    def _reserve(self, command: ev.Invite) -> ev.OverBudget | ev.SumFailed | None:
+        """Reserve what an attempt will release; return why it will not be, if so."""
+        if self._spending is None:
+            return None
+        try:
+            if self._spending.reserve(command.round, command.attempt):
+                return None
+        except BudgetExhausted as error:
+            self.refused = error
+            return ev.OverBudget(command.round, command.attempt, error.message)
+        return ev.SumFailed(command.round, command.attempt, RESTARTED)
 
     def plan_of(self, cohort: Cohort, *, round: int, attempt: int) -> Plan:
         """Return the plan of an attempt that starts from the newest model."""
@@ -266,7 +319,9 @@ class Conductor:
             self.attempt.sum.discard(command.client)
 
     def _close_sum(self, command: ev.CloseSum) -> ev.Event | None:
-        closed = self._going_on().sum.close(command.survivors)
+        attempt = self._going_on()
+        attempt.closing = True
+        closed = attempt.sum.close(command.survivors)
         return None if closed is None else self.closed(closed)
 
     def closed(self, closed: Closed | Unreached) -> ev.Aggregated | ev.SumFailed:
@@ -275,7 +330,10 @@ class Conductor:
         plan = attempt.plan
         if isinstance(closed, Unreached):
             return ev.SumFailed(plan.round, plan.attempt, closed.reason)
-        total = self._participant.chain.decode(closed.total, self.spec, plan)
+        attempt.closing = True
+        if not self._may_release(attempt):
+            return ev.SumFailed(plan.round, plan.attempt, RESTARTED)
+        total = self._decoded(closed.total, plan)
         attempt.total = Private(total)
         for client in closed.left_out:
             attempt.kept.pop(client, None)
@@ -288,21 +346,44 @@ class Conductor:
             weight=total.weight,
             bytes_up=attempt.sum.bytes_up,
             bytes_down=attempt.bytes_down + attempt.sum.bytes_down,
-            update_norm_max=attempt.sum.norm_max,
+            update_norm_max=None if plan.privacy is not None else attempt.sum.norm_max,
             left_out=closed.left_out,
         )
+
+    def _may_release(self, attempt: Attempt) -> bool:
+        """Return whether a sum may still be released.
+
+        One that had its central noise before may not: other noise would be a second release.
+        """
+        terms = attempt.plan.privacy
+        if self._spending is None or terms is None or not terms.central:
+            return True
+        return self._spending.open(attempt.plan.round, attempt.plan.attempt)
+
+    def _decoded(self, total: Total | ExactSum, plan: Plan) -> Total:
+        """Return what a sum says, with the coordinator's noise where it has any."""
+        if self._spending is not None:
+            return self._spending.noised(total, plan)
+        whole = total.total(last=True) if isinstance(total, ExactSum) else total
+        return self._participant.chain.decode(whole, self.spec, plan)
 
     def _release(self, command: ev.Release) -> ev.Event:
         attempt = self._going_on()
         if attempt.total is None:
             raise StoreError(f"round {command.round} has no sum to release")
-        attempt.released = OpenLedger(lambda _: None).release(
+        spending = self._spending
+        ledger: Ledger = OpenLedger(lambda _: None) if spending is None else spending.ledger()
+        attempt.released = ledger.release(
             attempt.total, what="model", round=command.round, attempt=command.attempt
         )
         record = attempt.released.event
-        return ev.ModelReleased(
+        released = ev.ModelReleased(
             command.round, command.attempt, record.mechanism, record.epsilon, record.delta
         )
+        if spending is None:
+            return released
+        seen = spending.witness
+        return replace(released, population=seen.population, entries=seen.entries, head=seen.head)
 
     def _commit(self, command: ev.Commit) -> ev.Event:
         attempt = self._going_on()
@@ -328,8 +409,14 @@ class Conductor:
             kept=kept,
         )
 
-    def _abandon(self, _: ev.Abandon) -> None:
-        self.attempt = None
+    def _abandon(self, command: ev.Abandon) -> None:
+        attempt, self.attempt = self.attempt, None
+        if attempt is None or self._spending is None:
+            return  # what nobody knows the end of stays reserved, and counts
+        terms = attempt.plan.privacy
+        if (terms is not None and terms.central) or not attempt.closing:
+            why = f"abandoned before anything was released: {command.reason}"
+            self._spending.void(command.round, command.attempt, reason=why)
 
     def evaluated(
         self,

@@ -104,13 +104,25 @@ class SumFailed:
 
 @dataclass(frozen=True, slots=True)
 class ModelReleased:
-    """The ledger has let the aggregate go."""
+    """The ledger has let the aggregate go.
+
+    Attributes:
+        mechanism: What protects it; `none` where nothing does.
+        epsilon: Bound of the run's releases so far, or None.
+        delta: That it goes with, or None.
+        population: Whose ledger holds the release, or None.
+        entries: How long that ledger was then.
+        head: Hash of its last entry.
+    """
 
     round: int
     attempt: int
     mechanism: str
     epsilon: float | None
     delta: float | None
+    population: str | None = None
+    entries: int = 0
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,19 @@ class StopRequested:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """The attempt would pass the privacy budget, so nobody was invited to it.
+
+    Attributes:
+        reason: What was spent, what is left.
+    """
+
+    round: int
+    attempt: int
+    reason: str
+
+
 Event: TypeAlias = (
     RunStarted
     | CohortChosen
@@ -184,6 +209,7 @@ Event: TypeAlias = (
     | Evaluated
     | Restarted
     | StopRequested
+    | OverBudget
 )
 RoundEvent: TypeAlias = (
     CohortChosen
@@ -212,6 +238,7 @@ EVENTS: dict[str, type[Any]] = {
         Evaluated,
         Restarted,
         StopRequested,
+        OverBudget,
     )
 }
 """Name in the log to type."""

@@ -24,10 +24,13 @@ from choral.core.exact import Contribution, encode
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Plan
+from choral.core.ports import Rand
 from choral.core.task import ClientData, Task
 from choral.core.transform import Chain
 from choral.core.update import Update
+from choral.federation.noised import encode_noised
 from choral.federation.ring import RingContribution, encode_ring
+from choral.privacy.clip import Clip
 
 NORM = "update_norm"
 """Metric that every update carries: the L2 norm of its delta."""
@@ -67,11 +70,19 @@ Outcome: TypeAlias = Completed | Failed
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """What a client runs: the task, the model's schema and the transforms of its updates."""
+    """What a client runs: the task, the model's schema and the transforms of its updates.
+
+    Attributes:
+        task: The task.
+        spec: The model's schema.
+        chain: Transforms of its updates.
+        rand: Secret randomness of its own noise; None where it adds none.
+    """
 
     task: Task
     spec: Spec
     chain: Chain
+    rand: Rand | None = None
 
     def contribute(
         self, client: ClientId, params: Params, data: Any, *, plan: Plan, key: Key
@@ -99,10 +110,14 @@ class Participant:
         metrics = {**update.metrics, NORM: norm} if math.isfinite(norm) else update.metrics
         measured = Update(update.delta, weight, metrics)
         sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
+        if plan.privacy is not None:  # nothing may change an update after its clip
+            sent = Clip(plan.privacy.max_norm).encode(sent, self.spec, plan, key)
         return Completed(client, self._encoded(sent, plan, key.fold("rounding")), update.kept)
 
     def _encoded(self, sent: Update, plan: Plan, key: Key) -> Contribution | RingContribution:
-        """Return an update on the round's grid."""
+        """Return an update on the round's grid, with the client's noise where it adds any."""
+        if plan.privacy is not None and not plan.privacy.central:
+            return encode_noised(sent, self.spec, plan=plan, key=key, rand=self.rand)
         if isinstance(plan.encoding, RingGrid):
             return encode_ring(sent, self.spec, plan=plan, grid=plan.encoding, key=key)
         return encode(sent, self.spec, plan.encoding, key)

@@ -28,6 +28,8 @@ class RoundPolicy:
         retries: Attempts beyond the first before the run pauses.
         backoff_s: Seconds before the first retry; doubled for each further one.
         secure: Terms of secure aggregation: no round closes below what its sums need.
+        whole: A round waits for its whole cohort, however many were drawn, and takes whoever has
+            answered at the deadline; an empty cohort is a round like any other.
     """
 
     clients: int
@@ -39,6 +41,7 @@ class RoundPolicy:
     retries: int = 3
     backoff_s: float = 1.0
     secure: Secure | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         checked: dict[str, float | None] = {
@@ -76,6 +79,8 @@ class RoundPolicy:
         >>> RoundPolicy(clients=4).cohort(tuple("abcd")).quorum
         3
         """
+        if self.whole:
+            return Cohort(clients, len(clients), min(1, len(clients)))
         goal = min(self.clients if self.goal is None else self.goal, len(clients))
         quorum = min(goal, max(2, goal // 2 + 1)) if self.quorum is None else self.quorum
         if self.secure is not None and clients:

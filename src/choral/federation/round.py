@@ -112,15 +112,21 @@ class RoundMachine:
         self._goal = cohort.goal
         if len(self._invited) != len(cohort.clients):
             raise RunFailed(f"round {self.round}: a client was chosen twice: {cohort.clients}")
-        if not cohort.clients:
+        if not cohort.clients and not self._policy.whole:
             return self._abort("empty_cohort")
         if len(cohort.clients) < cohort.quorum:
             return self._abort("no_quorum")
+        if not cohort.clients:
+            return self._empty()
         self.phase = Phase.COLLECTING
         return (
             SetTimer(self.round, self.attempt, "deadline", self._policy.deadline_s),
             Invite(self.round, self.attempt, cohort.clients),
         )
+
+    def _empty(self) -> Commands:
+        """Go on with a cohort of nobody: whether anybody was drawn is nobody's business."""
+        return (Invite(self.round, self.attempt, ()), *self._seal())
 
     def _accept(self, event: UpdateReceived) -> Commands:
         if event.client not in self._invited:
@@ -212,6 +218,8 @@ class RoundMachine:
             return self._abort(RESTARTED)
         held = dict.fromkeys(c for c in event.held if c in self.accepted)
         sealed = self.phase not in OPEN
+        if sealed and not self.accepted:
+            return self._empty()
         if sealed and len(held) == len(self.accepted):
             return self._seal()
         if sealed:

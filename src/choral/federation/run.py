@@ -21,6 +21,7 @@ from choral.federation.events import (
     Event,
     Finish,
     ModelReleased,
+    OverBudget,
     Restarted,
     RoundEvent,
     RunStarted,
@@ -150,6 +151,13 @@ class RunMachine:
         wait = min(self._policy.round.backoff_s * 2.0 ** min(self._tries - 1, 60), MAX_BACKOFF_S)
         return (SetTimer(round_.round, round_.attempt, "backoff", wait),)
 
+    def _over_budget(self, event: OverBudget) -> Commands:
+        if (event.round, event.attempt) != (self.committed + 1, self._attempt):
+            return ()
+        self.phase = RunPhase.PAUSED
+        self.reason = event.reason
+        return (Finish("failed", event.reason),)
+
     def _again(self, event: TimerFired) -> Commands:
         if event.timer != "backoff":
             return ()
@@ -207,6 +215,7 @@ RUN_TABLE: dict[tuple[RunPhase, type[Any]], Callable[[RunMachine, Any], Commands
     (RunPhase.CHOOSING, CohortChosen): RunMachine._chosen,
     (RunPhase.CHOOSING, Restarted): RunMachine._resume_choosing,
     **{(RunPhase.ROUND, kind): RunMachine._in_round for kind in _ROUND_EVENTS},
+    (RunPhase.ROUND, OverBudget): RunMachine._over_budget,
     (RunPhase.EVALUATING, Evaluated): RunMachine._evaluated,
     (RunPhase.EVALUATING, Restarted): RunMachine._resume_evaluating,
     (RunPhase.BACKOFF, TimerFired): RunMachine._again,

@@ -6,6 +6,7 @@ that is not what it follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ from choral.core.errors import PlanError
 from choral.core.keys import Key
 from choral.core.params import ClientId
 from choral.core.plan import Plan
+from choral.core.protection import Protection
 from choral.crypto.fixed_point import MAX_BITS
 from choral.crypto.prg import Generator
+from choral.privacy.rotation import padded
 from choral.secagg.context import VERSION, Context, RingEncoding
 from choral.secagg.parameters import (
     MAX_FULL,
@@ -196,10 +199,29 @@ def extras_of(metrics: Sized) -> int:
     return 1 + 2 * len(metrics)
 
 
-def ring_encoding(grid: RingGrid, size: int) -> RingEncoding:
-    """Return the encoding that the signed context names, for a model of so many elements."""
+def corrupt_of(terms: Secure, clients: int) -> int:
+    """Return how many of a cohort may leave out their noise, as the sum's own promise has it.
+
+    On the complete graph against an active coordinator that is a third.
+
+    >>> corrupt_of(Secure(), 10), corrupt_of(Secure(suite="semi_honest"), 10)
+    (3, 1)
+    """
+    told = math.ceil(round(terms.corrupt * clients, 9))
+    active = clients <= MAX_FULL and terms.suite != Suite.SEMI_HONEST
+    return max(told, clients // 3) if active else told
+
+
+def ring_encoding(grid: RingGrid, size: int, privacy: Protection | None = None) -> RingEncoding:
+    """Return the encoding that the signed context names, for a model of so many elements.
+
+    With noise at the clients the vector is rotated, so it is padded, and holds nothing else: every
+    weight is 1. That its sum does not wrap around follows from the terms of the noise.
+    """
+    noised = privacy is not None and not privacy.central
+    size = padded(size) if noised else size
     return RingEncoding(
-        size=size + extras_of(grid.metrics),
+        size=size if noised else size + extras_of(grid.metrics),
         modulus_bits=grid.modulus_bits,
         bits=grid.bits,
         clip=grid.range,
@@ -236,7 +258,9 @@ def context_of(
         models=(bytes.fromhex(plan.model_sha256),),
         plan=bytes.fromhex(plan.digest),
         encoding=encoding,
-        min_cohort=min_cohort_of(terms, clients),
+        min_cohort=max(
+            min_cohort_of(terms, clients), 0 if plan.privacy is None else plan.privacy.survivors
+        ),
         parameters=parameters_of(terms, clients),
         authority=authority,
         deadline=deadline,

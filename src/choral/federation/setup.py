@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from choral.core.aggregation import Aggregation, Grid, Plain, Secure
-from choral.core.errors import ConfigError
+from choral.core.errors import ConfigError, PlanError
 from choral.core.exact import Encoding, power_of_two
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Cohort, Local, Objective, Plan, Terms
+from choral.core.protection import Protection
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
@@ -22,6 +23,9 @@ from choral.crypto.ring import Ring
 from choral.federation.participant import NORM, Participant, own_code, round_key
 from choral.federation.policy import RunPolicy
 from choral.federation.secure import extras_of, grid_of, promise_of
+from choral.privacy.central import Central
+from choral.privacy.rotation import padded
+from choral.privacy.terms import Privacy
 
 _CAP = 2**10
 """How far above the largest known client a weight may be before it is refused."""
@@ -75,6 +79,10 @@ class RunSetup:
         test_fraction: Part of each client's examples that is held out.
         population: Number of clients.
         strata: Label by which coverage is reported, or None.
+        privacy: What differential privacy is asked for, or None.
+        complete: All clients are known before the run, and every draw is over all of them.
+        protection: Clip and noise of its rounds, once `protection.protected` has found them.
+        notes: What whoever runs it should know of its privacy.
         config: The configuration as JSON, for lineage and to recognise a resumed run.
     """
 
@@ -99,6 +107,10 @@ class RunSetup:
     test_fraction: float = 0.0
     population: int = 0
     strata: str | None = None
+    privacy: Privacy | None = None
+    complete: bool = False
+    protection: Protection | None = None
+    notes: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -133,7 +145,15 @@ class RunSetup:
         spec: Spec,
         model_sha256: str,
     ) -> Plan:
-        """Return the plan of an attempt."""
+        """Return the plan of an attempt; where privacy is promised, every client weighs the same.
+
+        Raises:
+            PlanError: Privacy is asked for, and nobody has found the noise that it takes.
+        """
+        if self.privacy is not None and self.protection is None:
+            raise PlanError("a run with privacy and without noise")
+        if self.protection is not None:
+            terms = replace(terms, weighting="uniform")
         return Plan(
             run_id=self.run_id,
             round=round,
@@ -153,6 +173,7 @@ class RunSetup:
             test_fraction=self.test_fraction,
             split_seed=split_seed(self.seed),
             key=round_key(self.key, round).state.hex(),
+            privacy=self.protection,
             objective=Objective(mu=terms.mu),
         )
 
@@ -168,11 +189,15 @@ class RunSetup:
         if not isinstance(self.aggregation, Secure):
             return 4 * spec.vector_size
         size = spec.vector_size + extras_of(self._bounds)
+        if self.protection is not None:
+            size = padded(spec.vector_size)
         return size * Ring(self.aggregation.modulus_bits).dtype.itemsize
 
     @property
     def _bounds(self) -> dict[str, float]:
         """Bounds of what clients measure into a secure sum."""
+        if self.protection is not None:
+            return {}
         return {"train_loss": _LARGEST_LOSS, NORM: self.range, **self.metrics}
 
     def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Grid:
@@ -182,6 +207,8 @@ class RunSetup:
         """
         if isinstance(self.aggregation, Secure):
             return self._ring_grid(self.aggregation, terms, clients)
+        if self.protection is not None:
+            return Central.grid_for(self.protection.max_norm)
         if terms.weighting == "uniform":
             return Encoding(self.range, 1.0, 1.0)
         unit = self._largest(clients) if self.weight_unit is None else self.weight_unit

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from choral.core.exact import Contribution, ExactSum, Total
 from choral.core.params import ClientId
+from choral.core.plan import Plan
 from choral.federation.participant import NORM, Failed
 
 
@@ -16,11 +17,11 @@ class Closed:
     """A sum that is complete.
 
     Attributes:
-        total: What it says.
+        total: What it says; the exact sum where the coordinator adds noise to it.
         left_out: Accepted clients that are not in it.
     """
 
-    total: Total
+    total: Total | ExactSum
     left_out: tuple[ClientId, ...] = ()
 
 
@@ -42,6 +43,13 @@ class Opened:
 
     refused: tuple[Failed, ...] = ()
     unreached: Unreached | None = None
+
+
+def closed_exactly(exact: ExactSum, plan: Plan) -> Closed:
+    """Return that a plain sum is complete; decoded, unless it must get noise first."""
+    if plan.privacy is not None and plan.privacy.central:
+        return Closed(exact)
+    return Closed(exact.total(last=True))
 
 
 class Sum(Protocol):
@@ -92,13 +100,15 @@ class PlainSum:
 
     Args:
         exact: The empty sum.
+        plan: The round's terms.
     """
 
-    def __init__(self, exact: ExactSum) -> None:
+    def __init__(self, exact: ExactSum, plan: Plan) -> None:
         self.bytes_up = 0
         self.bytes_down = 0
         self.norm_max: float | None = 0.0
         self._exact = exact
+        self._plan = plan
         self._waiting: dict[ClientId, Contribution] = {}
 
     def open(self, answering: Sequence[ClientId], silent: Sequence[ClientId]) -> Opened:
@@ -126,4 +136,4 @@ class PlainSum:
 
     def close(self, survivors: Sequence[ClientId]) -> Closed | Unreached:
         """Return the total."""
-        return Closed(self._exact.total(last=True))
+        return closed_exactly(self._exact, self._plan)

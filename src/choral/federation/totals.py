@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from choral.core.aggregation import RingGrid, Secure
-from choral.core.errors import OutOfRange, PlanError, RunFailed
+from choral.core.errors import OutOfRange, PlanError, Refused, RunFailed
 from choral.core.exact import Total
 from choral.core.params import ClientId, Spec
 from choral.core.plan import Plan
 from choral.crypto.ring import RingVector
 from choral.federation.compose import rule_of
+from choral.federation.noised import decode_noised
 from choral.federation.ring import decode_ring
 from choral.federation.secure import groups_needed
 from choral.federation.sums import Closed, Unreached
@@ -77,8 +78,10 @@ def _decoded(group: Group, plan: Plan, spec: Spec) -> Total | Unreached:
         return group or Unreached("a group has not ended")
     count = len(group.survivors)
     try:
+        if plan.privacy is not None:
+            return decode_noised(group.total, spec, plan=plan, count=count)
         return decode_ring(group.total, spec, plan=plan, grid=plan.encoding, count=count)
-    except OutOfRange as error:
+    except (OutOfRange, Refused) as error:
         return Unreached(error.message)
 
 

@@ -38,6 +38,7 @@ class RunView:
         model_sha256: Digest of the newest global model.
         state: Digest of the newest stored state.
         kept: Digests of the blobs with kept personal tensors, oldest first.
+        ledger: Population, length and head of the privacy ledger at the newest release, or None.
         released: The record of the newest committed model's release; None before round 1.
     """
 
@@ -50,6 +51,7 @@ class RunView:
     model_sha256: str = ""
     state: str = ""
     kept: list[str] = field(default_factory=list)
+    ledger: Mapping[str, Any] | None = None
     released: ReleaseEvent | None = None
     _open: dict[str, Any] = field(default_factory=dict)
     _releasing: ReleaseEvent | None = None
@@ -94,6 +96,12 @@ class RunView:
 
     def _released(self, event: ModelReleased) -> None:
         self._open |= {"mechanism": event.mechanism, "epsilon": event.epsilon}
+        if event.population is not None:
+            self.ledger = {
+                "population": event.population,
+                "entries": event.entries,
+                "head": event.head,
+            }
         self._releasing = ReleaseEvent(
             "model", event.round, event.attempt, event.mechanism, event.epsilon, event.delta
         )

@@ -14,6 +14,7 @@ from choral.privacy.distributed import Distributed
 from choral.privacy.entries import Head, Limit, RunTerms
 from choral.privacy.ledger import PrivacyLedger, Reservation, Standing, run_ledger
 from choral.privacy.noise import discrete_gaussian, skellam
+from choral.privacy.terms import Budget, Privacy, privacy_of
 from choral.privacy.vocabulary import (
     DEFAULT_DELTA,
     UNSAMPLED,
@@ -40,6 +41,7 @@ __all__ = [
     "DEFAULT_DELTA",
     "UNSAMPLED",
     "AdaptiveClip",
+    "Budget",
     "Central",
     "Clip",
     "Distributed",
@@ -50,6 +52,7 @@ __all__ = [
     "MinSeparation",
     "NoSampling",
     "Poisson",
+    "Privacy",
     "PrivacyLedger",
     "PrivacyUnit",
     "Relation",
@@ -72,6 +75,7 @@ __all__ = [
     "noised_fraction",
     "noised_mean",
     "noised_total",
+    "privacy_of",
     "release_of",
     "run_ledger",
     "sampling_json",

@@ -76,6 +76,15 @@ class Central:
         """
         return encoding.grid * encoding.weight_unit
 
+    @staticmethod
+    def grid_for(bound: float) -> Encoding:
+        """Return the grid of a sum of updates within a clip, weight 1 for each.
+
+        >>> Central.grid_for(1.0).range
+        2.0
+        """
+        return Encoding(range=2.0 * bound, weight_unit=1.0, weight_cap=1.0)
+
     @property
     def sensitivity(self) -> float:
         """Bound of one encoded update: stochastic rounding moves a coordinate by below one step."""

@@ -273,7 +273,6 @@ def decode(
 
 def plan(
     *,
-    epsilon: float,
     delta: float,
     rounds: int,
     bound: float,
@@ -282,13 +281,14 @@ def plan(
     survivors: int,
     corrupt: int,
     ring_bits: int,
+    epsilon: float | None = None,
+    multiplier: float | None = None,
     mechanism: Mechanism = Mechanism.SKELLAM,
     relation: Relation = Relation.REPLACE,
 ) -> Distributed:
-    """Return terms with the finest grid that the ring holds and the least noise for an epsilon.
+    """Return terms with the finest grid that the ring holds.
 
     Args:
-        epsilon: For all rounds together.
         delta: In (0, 1).
         rounds: How many releases.
         bound: As in `Distributed`, as are those that follow.
@@ -297,18 +297,22 @@ def plan(
         survivors: Fewest survivors.
         corrupt: Corrupt survivors.
         ring_bits: m.
+        epsilon: For all rounds together: the noise is the least that keeps it.
+        multiplier: z: the noise over the bound of one contribution, where it is given instead.
         mechanism: `skellam` or `discrete_gaussian`.
         relation: `replace` or `zero_out`.
 
     Raises:
         PlanError: No grid fits: a larger ring, or more noise a client, is needed; or a relation
-            that hides who takes part.
+            that hides who takes part; or neither an epsilon nor noise.
     """
     if relation is Relation.ADD_REMOVE:
         raise PlanError(
             "who takes part in a secure sum is known, so `add_remove` is not promised",
             hint="take the relation `replace` or `zero_out`",
         )
+    if epsilon is None and multiplier is None:
+        raise PlanError("neither an epsilon nor noise for the terms of a secure sum")
     size = padded(dimension)
 
     def release(scale: float, z: float) -> Release:
@@ -336,6 +340,8 @@ def plan(
         )
 
     def calibrated(scale: float) -> float:
+        if epsilon is None or multiplier is not None:
+            return multiplier or 0.0
         return smallest_noise(
             lambda z: {release(scale, z): rounds}, epsilon=epsilon, delta=delta, relation=relation
         )

@@ -227,11 +227,15 @@ class LedgerState:
             PlanError: No such bound covers one of the releases.
             MissingExtra: dp-accounting is not installed; entries are read without it.
         """
+        if any(times < 0 for _, times in self._unweighed):
+            # An order that was infinite cannot be subtracted: what counts is weighed anew.
+            self._divergence, self._slack = np.zeros(len(ORDERS)), 0.0
+            self._unweighed = [(r, n) for r, n in self.counts.items() if n > 0]
         while self._unweighed and self.limit is not None:
             release, times = self._unweighed[-1]
             found = release_divergence(release, self.limit.relation)
             self._divergence = self._divergence + times * found
-            self._slack += times * slack({release: 1}, caps=True)
+            self._slack += slack({release: times}, caps=True)
             self._unweighed.pop()
         return self._divergence, max(self._slack, 0.0)
 

@@ -281,6 +281,11 @@ class PrivacyLedger:
         value = self._filtered(self._state, ())
         return Epsilon(value, limit.delta, limit.unit, limit.relation, "rdp")
 
+    def runs(self) -> tuple[RunTerms, ...]:
+        """Return the runs that were declared, oldest first."""
+        self._catch_up()
+        return tuple(self._state.runs.values())
+
     def standing(self) -> Standing:
         """Return where the population stands."""
         found, limit = self.epsilon(), _limit(self._state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 from choral.config.fresh import new_run_id, seed_or_drawn
 from choral.core.aggregation import Aggregation
-from choral.core.errors import NotBuilt
 from choral.core.plan import Local
 from choral.core.ports import Observer
 from choral.core.selection import Selector
@@ -20,21 +20,11 @@ from choral.data import as_source
 from choral.federation.compose import compose
 from choral.federation.evaluation import SHOWN
 from choral.federation.setup import Evaluation, RunSetup, split_seed
+from choral.privacy.terms import Privacy
+from choral.privacy.vocabulary import delta_warning
 from choral.simulation.availability import Arrival, Availability
 from choral.simulation.launch import Launch, launch
 from choral.telemetry.result import Result
-
-
-class Privacy:
-    """Differential privacy of a run: not built yet.
-
-    Raises:
-        NotBuilt: Always. A run without a mechanism says so in its result.
-    """
-
-    def __init__(self, **terms: Any) -> None:
-        named = ", ".join(terms) or "no terms"
-        raise NotBuilt(f"`Privacy` ({named}) is not built yet", hint="leave `privacy` out")
 
 
 def simulate(
@@ -46,7 +36,7 @@ def simulate(
     strategy: AnyStrategy | str | None = None,
     selection: Selector | str | None = None,
     aggregation: Aggregation | Mapping[str, Any] | str = "plain",
-    privacy: Any = None,
+    privacy: Privacy | Mapping[str, Any] | None = None,
     local: Local | Mapping[str, Any] | None = None,
     evaluate: Any = None,
     evaluate_every: int = 1,
@@ -76,7 +66,8 @@ def simulate(
         selection: A selector or its name; default uniform.
         aggregation: `plain`, or `secure` for the real protocol; `{"secure": {…}}` with its terms,
             or a `choral.core.aggregation.Secure`.
-        privacy: None.
+        privacy: A `Privacy`, or a mapping with its fields; None for no differential privacy. Noise
+            comes from the system, so that a run with it is not repeated by its seed.
         local: Epochs or steps, batch size, learning rate; default the task's own.
         evaluate: Held-out examples that belong to no client, such as `(X, y)`.
         evaluate_every: Rounds between evaluations; 0 evaluates at the end alone.
@@ -99,13 +90,12 @@ def simulate(
         The result, with the model in `params`.
 
     Raises:
+        BudgetExhausted: The privacy budget allows no further round; `result` likewise.
         RunFailed: Too few clients completed a round; `result` on the error tells what was reached.
         ConfigError: A setting is wrong.
         DataError: A client's data cannot be used.
         StoreError: `out` says no.
     """
-    if privacy is not None:
-        raise NotBuilt("`privacy` is not built yet", hint="leave it out")
     seed = seed_or_drawn(seed)
     if test_fraction is None:
         test_fraction = 0.2 if evaluate is None else 0.0
@@ -129,8 +119,13 @@ def simulate(
         evaluation=Evaluation(evaluate, evaluate_clients),
         evaluate_every=evaluate_every,
         encoding=encoding,
+        privacy=privacy,
         test_fraction=test_fraction,
     )
+    if setup.privacy is not None:
+        unsafe = delta_warning(setup.privacy.delta, setup.population)
+        if unsafe is not None:
+            warnings.warn(f"privacy: {unsafe}", stacklevel=2)
     how = Launch(
         engine=engine,
         workers=workers,
@@ -160,6 +155,7 @@ def _config(setup: RunSetup) -> dict[str, Any]:
             "metrics": dict(setup.metrics),
         },
         "aggregation": setup.aggregation.as_json(),
+        "privacy": None if setup.privacy is None else setup.privacy.as_json(),
         "evaluate": {
             "every": setup.policy.evaluate_every,
             "clients": setup.evaluation.clients,

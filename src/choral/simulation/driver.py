@@ -19,11 +19,12 @@ from choral.core.plan import Plan
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.selection import Draft
 from choral.federation import events as ev
-from choral.federation.conductor import SHARED, Conductor
+from choral.federation.conductor import SHARED, Attempt, Conductor
 from choral.federation.evaluation import asks_clients, measurement
 from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Outcome, Participant
 from choral.federation.setup import RunSetup
+from choral.federation.spending import Spending
 from choral.federation.sums import PlainSum, Sum
 from choral.federation.view import RunView
 from choral.simulation.agenda import Agenda, Happening
@@ -44,6 +45,7 @@ class Driver:
         arrival: When clients answer.
         clock: For durations that people read.
         rand: Secret randomness of the parties of secure sums.
+        spending: The run's part of a privacy ledger, or None.
         observers: See every event, command and failure; see `Conductor`.
 
     Attributes:
@@ -61,6 +63,7 @@ class Driver:
         arrival: Arrival,
         clock: Clock,
         rand: Rand,
+        spending: Spending | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self._setup = setup
@@ -80,6 +83,7 @@ class Driver:
             journal=journal,
             clock=clock,
             new_sum=self._sum,
+            spending=spending,
             observers=observers,
         )
 
@@ -112,14 +116,16 @@ class Driver:
     def _choose(self, command: ev.ChooseCohort) -> ev.Event:
         setup = self._setup
         draft = Draft(command.round, command.attempt, setup.policy.round.invited(len(self._ids)))
-        key = setup.key.fold("selection", command.round, command.attempt)
+        key = self.conductor.selection_key(command)
         clients = setup.selector(setup.source, draft, self.conductor.machine.history, key)
         return ev.CohortChosen(command.round, command.attempt, tuple(clients))
 
-    def _invite(self, command: ev.Invite) -> None:
+    def _invite(self, command: ev.Invite) -> ev.Event | None:
         if self.conductor.attempt is None:
             self._waiting = {}
         attempt = self.conductor.opened(command)
+        if not isinstance(attempt, Attempt):
+            return attempt
         attempt.bytes_down += self.conductor.params.size_bytes * len(command.clients)
         arrivals = sorted(self._arrivals(command), key=lambda pair: pair[0])
         answering = {client for _, client in arrivals}
@@ -130,7 +136,7 @@ class Driver:
             self._at_once(self.conductor.note_failed(attempt.plan, refusal))
         if opened.unreached is not None:
             self._at_once(ev.SumFailed(command.round, command.attempt, opened.unreached.reason))
-            return
+            return None
         arrivals = [pair for pair in arrivals if pair[1] in answering]
         work = tuple(client for _, client in arrivals)
         self._outcomes = self._engine.train(
@@ -138,6 +144,7 @@ class Driver:
         )
         for after_s, _ in arrivals:
             self._agenda.add(after_s, self._next_outcome(attempt.plan))
+        return None
 
     def _at_once(self, event: ev.Event) -> None:
         """Let an event happen as soon as the commands at hand are done."""
@@ -147,7 +154,7 @@ class Driver:
         """Return the empty sum of an attempt."""
         spec = self._participant.spec
         if isinstance(plan.encoding, Encoding):
-            return PlainSum(ExactSum(spec.vector_size, plan.encoding))
+            return PlainSum(ExactSum(spec.vector_size, plan.encoding), plan)
         if self._fleet is None:
             raise StoreError(f"round {plan.round} has a secure plan and no parties")
         key = self._setup.key.fold("secure", plan.round, plan.attempt)

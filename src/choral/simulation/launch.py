@@ -10,11 +10,20 @@ from typing import Any
 
 from choral._version import __version__
 from choral.core.canonical import digest_of
-from choral.core.errors import ClientError, NoQuorum, NotBuilt, RunFailed, UnknownName, did_you_mean
+from choral.core.errors import (
+    ChoralError,
+    ClientError,
+    NoQuorum,
+    NotBuilt,
+    UnknownName,
+    did_you_mean,
+)
 from choral.core.params import Params
 from choral.core.ports import Clock, Observer, Rand
+from choral.federation.calibration import protected
+from choral.federation.conductor import Conductor
 from choral.federation.journal import Journal
-from choral.federation.participant import Failed, Participant
+from choral.federation.participant import Participant
 from choral.federation.setup import RunSetup
 from choral.selection.coverage import coverage
 from choral.simulation.availability import Arrival, Availability
@@ -23,6 +32,7 @@ from choral.simulation.engine import Engine
 from choral.simulation.inline import InlineEngine
 from choral.simulation.worker import Rebuild
 from choral.stores.folder import RunFolder
+from choral.stores.ledgers import spending_in
 from choral.stores.memory import MemoryBlobStore, MemoryRunStore
 from choral.system import SystemClock, SystemRand
 from choral.tasks.threads import one_thread
@@ -43,6 +53,7 @@ class Launch:
         workers: Processes of the engine `workers`.
         rebuild: Makes the clients' side in a worker; None sends the task and the source there.
         out: Folder of the run; None keeps everything in memory.
+        storage: Folder of runs, where the ledgers of populations are; None for that of `out`.
         resume: Go on with the unfinished run in `out`.
         arrival: When clients answer.
         observers: See every event and command.
@@ -54,6 +65,7 @@ class Launch:
     workers: int = 2
     rebuild: Rebuild | None = None
     out: Path | None = None
+    storage: Path | None = None
     resume: bool = False
     arrival: Arrival = field(default_factory=Availability)
     observers: Iterable[Observer] = ()
@@ -66,6 +78,7 @@ def launch(setup: RunSetup, how: Launch) -> Result:
 
     Raises:
         RunFailed: Too few clients completed a round; `result` on the error tells the story.
+        BudgetExhausted: The privacy budget allows no further round; it has a `result`, too.
         ChoralError: Anything else that is wrong with the setup, the data or the storage.
     """
     if how.engine == "ray":
@@ -74,10 +87,11 @@ def launch(setup: RunSetup, how: Launch) -> Result:
         hint = did_you_mean(how.engine, ENGINES)
         raise UnknownName(f"unknown engine `{how.engine}`", hint=hint)
     folder = None if how.out is None else RunFolder(how.out)
-    participant, params = setup.participant()
-    setup = replace(setup, config={**setup.config, **_origin(setup, participant, params)})
+    setup, participant, params = _ready(setup, how)
     try:
         setup, journal = _journal(setup, how, folder)
+        storage = how.storage or (None if how.out is None else how.out.absolute().parent)
+        spending = spending_in(storage, setup, participant.spec, folder=folder, rand=how.rand)
     except BaseException:
         if folder is not None:
             folder.close()
@@ -97,6 +111,7 @@ def launch(setup: RunSetup, how: Launch) -> Result:
                     arrival=how.arrival,
                     clock=how.clock,
                     rand=how.rand,
+                    spending=spending,
                     observers=how.observers,
                 )
                 view = driver.run()
@@ -120,7 +135,7 @@ def launch(setup: RunSetup, how: Launch) -> Result:
     if view.status == "failed":
         if folder is not None:
             _leave(folder, journal)
-        raise _failure(result, conductor.failed)
+        raise _failure(result, conductor)
     return _completed(result, setup, folder, driver)
 
 
@@ -142,6 +157,15 @@ def _journal(setup: RunSetup, how: Launch, folder: RunFolder | None) -> tuple[Ru
     else:
         lease = folder.create(setup.run_id, header)
     return setup, Journal(folder.store, folder.blobs(), lease)
+
+
+def _ready(setup: RunSetup, how: Launch) -> tuple[RunSetup, Participant, Params]:
+    """Return a setup with its noise and origin, the clients' side, and the first model."""
+    participant, params = setup.participant()
+    participant = replace(participant, rand=how.rand)
+    setup = protected(setup, participant.spec)
+    config = {**setup.config, **_origin(setup, participant, params)}
+    return replace(setup, config=config), participant, params
 
 
 def _origin(setup: RunSetup, participant: Participant, params: Params) -> dict[str, Any]:
@@ -192,8 +216,12 @@ def _leave(folder: RunFolder, journal: Journal) -> None:
         folder.discard()
 
 
-def _failure(result: Result, failed: list[Failed]) -> RunFailed:
+def _failure(result: Result, conductor: Conductor) -> ChoralError:
     """Return the error of a failed run, with the first client's own traceback as its cause."""
+    if conductor.refused is not None:
+        conductor.refused.result = result
+        return conductor.refused
+    failed = conductor.failed
     reached = len(result.rounds)
     words = {f.message for f in failed}
     why = f": {next(iter(words))}" if len(words) == 1 else ""

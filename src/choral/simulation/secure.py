@@ -290,7 +290,7 @@ class SecureSum:
         plan, clock = self._plan, self._fleet.clock
         context = secure.context_of(
             plan,
-            secure.ring_encoding(self._grid, self._spec.vector_size),
+            secure.ring_encoding(self._grid, self._spec.vector_size, plan.privacy),
             len(clients),
             terms=self._fleet.terms,
             authority=authority_id(self._fleet.authority.public),

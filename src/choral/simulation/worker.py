@@ -20,6 +20,7 @@ from choral.federation.participant import Completed, Outcome, Participant
 from choral.simulation.blocks import Block
 from choral.simulation.engine import Work
 from choral.simulation.inline import InlineEngine
+from choral.system import SystemRand
 from choral.tasks.threads import one_thread
 
 Rebuild: TypeAlias = Callable[[], tuple[Participant, ClientSource]]
@@ -65,7 +66,8 @@ def serve(pipe: Connection, rebuild: Rebuild, shared: Shared) -> None:
     model, slots = Block(name=shared.model), Block(name=shared.slots)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            inline = InlineEngine(*rebuild())
+            participant, source = rebuild()
+            inline = InlineEngine(replace(participant, rand=SystemRand()), source)
             with one_thread():
                 pipe.send(("ok", None))
                 while True:

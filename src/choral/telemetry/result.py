@@ -10,7 +10,8 @@ from typing import Any
 from choral._version import __version__
 from choral.core.errors import StoreError
 from choral.core.params import Params, Spec
-from choral.core.release import NO_MECHANISM
+from choral.core.protection import Protection
+from choral.core.release import NO_MECHANISM, PUBLIC
 from choral.federation.setup import RunSetup
 from choral.federation.view import RunView
 
@@ -41,6 +42,10 @@ class Result:
         finished: When it ended, ISO 8601 in UTC.
         params: The model, name to array.
         spec: Its schema.
+        protection: Clip, noise and promise of a run with differential privacy, else None.
+        notes: What there is to know of it.
+        ledger: Population, length and head of the privacy ledger at the last release, or None.
+        evaluated: Whether clients' own examples measured the model.
         identity: In a deployment, `verified` where certificates prove who the clients are, else
             `unverified`.
     """
@@ -66,6 +71,10 @@ class Result:
     spec: Spec = field(repr=False)
     model_path: Path | None = None
     identity: str | None = None
+    protection: Protection | None = None
+    notes: Sequence[str] = ()
+    ledger: Mapping[str, Any] | None = None
+    evaluated: bool = False
 
     @staticmethod
     def of(
@@ -102,6 +111,10 @@ class Result:
             params=params,
             spec=spec,
             identity=identity,
+            protection=setup.protection,
+            notes=setup.notes,
+            ledger=view.ledger,
+            evaluated=setup.evaluation.clients,
         )
 
     @property
@@ -112,13 +125,32 @@ class Result:
 
     @property
     def privacy(self) -> dict[str, Any]:
-        """Who sees what, as in the JSON; L0 promises nothing, L2 that sums alone are seen."""
+        """Who sees what and what the model reveals, as in the JSON."""
+        terms, secure = self.protection, self.aggregation["kind"] == "secure"
+        if terms is None:
+            return {
+                "mode": NO_MECHANISM,
+                "epsilon": self.epsilon,
+                "delta": None,
+                "unit": None,
+                "level": "L2" if secure else "L0",
+            }
+        active = self.aggregation.get("threat_model") == "active"
         return {
-            "mode": NO_MECHANISM,
+            "mode": terms.mode,
             "epsilon": self.epsilon,
-            "delta": None,
-            "unit": None,
-            "level": "L2" if self.aggregation["kind"] == "secure" else "L0",
+            "delta": terms.delta,
+            "unit": terms.unit,
+            "relation": terms.relation,
+            "level": ("L3" if active else "L2") if secure else "L1",
+            "mechanism": terms.mechanism,
+            "noise_multiplier": terms.multiplier,
+            "max_norm": terms.max_norm,
+            "sampling": dict(terms.sampling),
+            "planned_epsilon": terms.epsilon,
+            "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
+            "ledger": None if self.ledger is None else dict(self.ledger),
+            "notes": list(self.notes),
         }
 
     def to_json(self) -> dict[str, Any]:

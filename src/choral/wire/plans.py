@@ -14,6 +14,7 @@ from choral.core.checks import one_of, real, whole
 from choral.core.errors import ConfigError, Malformed, WrongDigest
 from choral.core.exact import Encoding
 from choral.core.plan import WEIGHTINGS, Local, Objective, Plan, RecordPrivacy
+from choral.core.protection import Protection
 from choral.wire.frames import check_sha256
 
 MAX_PLAN_BYTES: Final = 1 << 16
@@ -61,6 +62,8 @@ def plan_from_json(raw: bytes, *, digest: str | None = None) -> Plan:
 
 def _plan(body: Any) -> Plan:
     names = {f.name for f in fields(Plan)} - {"objective"}
+    if isinstance(body, dict) and "privacy" not in body:
+        names -= {"privacy"}  # a plan without it is the plan that it always was
     body = _object("plan", body, names)
     mu = real("plan.mu", body["mu"], least=0)
     aggregation = _aggregation(body["aggregation"])
@@ -84,6 +87,7 @@ def _plan(body: Any) -> Plan:
         test_fraction=real("plan.test_fraction", body["test_fraction"], least=0, below=1),
         split_seed=whole("plan.split_seed", body["split_seed"], least=0, most=2**63 - 1),
         key=check_sha256("plan.key", body["key"]) if body["key"] != "" else "",
+        privacy=_privacy(body["privacy"]) if "privacy" in body else None,
         objective=Objective(mu=mu),
     )
 
@@ -96,6 +100,13 @@ def _local(body: Any) -> Local:
     known = _object("plan.local", body, keys | {"record"})
     record = _object("plan.local.record", known["record"], _names(RecordPrivacy))
     return Local(**known | {"record": RecordPrivacy(**record)})
+
+
+def _privacy(body: Any) -> Protection:
+    known = _object("plan.privacy", body, _names(Protection))
+    for name in ("unit", "relation", "selection"):
+        _name(f"plan.privacy.{name}", known[name])
+    return Protection(**known)
 
 
 def _arguments(text: Any) -> str:

@@ -11,6 +11,7 @@ from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.params import ClientId
 from choral.core.plan import Cohort, Local, Objective, Plan, Terms
+from choral.core.protection import Protection
 
 FIELDS: dict[str, Any] = {
     "run_id": "run-1",
@@ -31,7 +32,22 @@ FIELDS: dict[str, Any] = {
     "test_fraction": 0.25,
     "split_seed": 7,
     "key": "ab" * 32,
+    "privacy": None,
 }
+PROTECTION = Protection(
+    mode="central",
+    mechanism="gaussian",
+    max_norm=1.0,
+    multiplier=1.1,
+    epsilon=4.0,
+    delta=1e-5,
+    unit="user",
+    relation="add_remove",
+    rounds=10,
+    selection="poisson",
+    sampling={"kind": "none"},
+    expected=10.0,
+)
 OTHER: dict[str, Any] = {
     "run_id": "run-2",
     "round": 3,
@@ -51,6 +67,7 @@ OTHER: dict[str, Any] = {
     "test_fraction": 0.5,
     "split_seed": 8,
     "key": "",
+    "privacy": PROTECTION,
 }
 
 
@@ -60,7 +77,7 @@ def plan(**changes: Any) -> Plan:
 
 def test_golden_json() -> None:
     assert plan().as_json() == {
-        **FIELDS,
+        **{name: value for name, value in FIELDS.items() if name != "privacy"},
         "aggregation": {"kind": "plain"},
         "local": {"epochs": 1, "steps": None, "batch_size": 32, "lr": 0.01, "shuffle": True},
         "encoding": {"range": 256.0, "weight_unit": 1024.0, "weight_cap": 1048576.0},
@@ -76,6 +93,15 @@ def test_every_field_but_the_objective_is_in_the_digest() -> None:
     assert named == FIELDS.keys() == OTHER.keys()
     digests = {plan().digest} | {plan(**{name: OTHER[name]}).digest for name in named}
     assert len(digests) == 1 + len(named)
+
+
+@pytest.mark.parametrize(
+    "change", [{"multiplier": 1.2}, {"sampling": {"kind": "poisson"}}, {"survivors": 3}]
+)
+def test_every_term_of_its_privacy_is_in_the_digest(change: dict[str, Any]) -> None:
+    other = dataclasses.replace(PROTECTION, **change)
+    assert plan(privacy=other).digest != plan(privacy=PROTECTION).digest
+    assert isinstance(hash(plan(privacy=PROTECTION)), int)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ EVENTS = [
     ev.Evaluated(1, {"accuracy": 0.75}, {"a": {"accuracy": 1.0}}, "none"),
     ev.Restarted(("a",)),
     ev.StopRequested("enough"),
+    ev.OverBudget(3, 1, "nothing is left"),
     ev.SumFailed(2, 1, "too_few_keys"),
     ev.Aggregated(2, 1, 2, 1, 3.5, 10, 20, None, ("b", "c")),
 ]

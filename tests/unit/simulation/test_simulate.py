@@ -177,7 +177,12 @@ def test_a_bad_update_is_refused_and_the_others_count(
         ({"strategy": choral.FedAvg}, ConfigError, "class FedAvg"),
         ({"seed": 1.5}, ConfigError, "seed 1.5"),
         ({"aggregation": "sekure"}, ConfigError, "sekure"),
-        ({"privacy": {"epsilon": 1}}, NotBuilt, "privacy"),
+        ({"privacy": {"epsilon": 0}}, ConfigError, "epsilon"),
+        ({"privacy": {"epsilon": 1, "delta": 1}}, ConfigError, "delta"),
+        ({"privacy": {"epsilom": 1}}, UnknownKey, "epsilon"),
+        ({"privacy": {"noise_multiplier": 1}}, PlanError, "without a clip"),
+        ({"privacy": {"epsilon": 1, "mode": "distributed"}}, PlanError, "plain"),
+        ({"privacy": {"epsilon": 1, "mode": "record"}}, NotBuilt, "record"),
         ({"seed": -1}, ConfigError, "seed -1"),
         ({"test_fraction": 2}, ConfigError, "2"),
     ],
@@ -293,9 +298,8 @@ def test_a_lazy_population_loads_only_who_is_asked(counting):
     assert len(set(loaded)) <= 60
 
 
-def test_privacy_is_refused_by_name():
-    with pytest.raises(NotBuilt, match="epsilon"):
-        choral.Privacy(epsilon=4, delta=1e-5)
+def test_privacy_is_asked_for_by_name():
+    assert choral.Privacy(epsilon=4).delta == 1e-5
 
 
 def test_every_public_name_is_there():

@@ -412,9 +412,7 @@ class Part:
         while self._mailbox.waiting:
             yield from self._take((yield from self._exchange(0.0)))
         body = bytes(self._files.masked)
-        receipt = yield from self._agent.upload(
-            self._token, body, Kind.MASKED, until=self._until
-        )
+        receipt = yield from self._agent.upload(self._token, body, Kind.MASKED, until=self._until)
         self._agent._check(receipt, self._plan, body)
 
 

@@ -177,7 +177,10 @@ class SimDesk(Desk):
         super().tell(ticket, body)
 
     def hold(
-        self, join: Join, answer: Callable[[Ticket | Farewell | None], None], gone: Callable[[], bool]
+        self,
+        join: Join,
+        answer: Callable[[Ticket | Farewell | None], None],
+        gone: Callable[[], bool],
     ) -> None:
         """Hold a client's call until there is something for it to do."""
         presence = self._arrived(join)
@@ -454,4 +457,3 @@ _METHODS: Final[dict[str, Callable[..., None]]] = {
     "fail": lambda service, *rest: service.fail(*rest),
     "report": lambda service, *rest: service.report(*rest),
 }
-

@@ -307,5 +307,3 @@ def _short(item: Any) -> str:
     names: Sequence[str] = getattr(item, "__slots__", ())
     shown = [f"{n}={getattr(item, n)!r}" for n in names if n not in {"details", "metrics", "state"}]
     return f"{type(item).__name__}({', '.join(shown)})"[:160]
-
-

@@ -109,9 +109,7 @@ class Simulation:
         self._away: dict[int, float] = {}
         self._away_agents: dict[str, float] = {}
         self._finished_at: float | None = None
-        self.agents = [
-            parts.agent(self, ClientId(name)) for name in NAMES[: schedule.clients]
-        ]
+        self.agents = [parts.agent(self, ClientId(name)) for name in NAMES[: schedule.clients]]
         self._routes: dict[str, Process] = {}
         for kind in ("drain", "freeze", "takeover", "jump"):
             for fault in by[kind]:
@@ -277,7 +275,6 @@ class Simulation:
                 f"{self.checks.machine.committed} of {rounds} rounds, in phase "
                 f"{self.checks.machine.phase}: {waits}",
             )
-
 
 
 def run_schedule(
