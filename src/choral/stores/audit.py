@@ -126,15 +126,14 @@ class Trail:
 
 
 def open_trail(
-    folder: Path, *, key: SigningKey | None, now: Callable[[], float], make: bool = True
-) -> tuple[Trail, SqliteRunStore] | None:
-    """Open the trail beside the runs of a folder; return it, and what is to be closed.
+    folder: Path, *, key: SigningKey | None, now: Callable[[], float]
+) -> tuple[Trail, SqliteRunStore]:
+    """Open or begin the trail beside the runs of a folder; return it, and what is to be closed.
 
     Args:
         folder: The folder of the runs.
         key: Signs checkpoints; None where this process has no such key.
         now: Seconds since 1970.
-        make: Whether to make a trail where there is none; else the answer is None.
 
     Raises:
         TamperedAudit: The trail that is there was changed.
@@ -143,8 +142,6 @@ def open_trail(
     from choral.stores.sqlite import SqliteRunStore  # takes half a second
 
     path = folder / DATABASE
-    if not make and not path.exists():
-        return None
     store = SqliteRunStore(path)
     try:
         return Trail(store, key=key, now=now), store

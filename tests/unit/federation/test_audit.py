@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-import random
 
+import numpy as np
 import pytest
 
 from choral.core.errors import TamperedAudit
@@ -25,7 +25,7 @@ KEY = SigningKey.random(SystemRand())
 OTHER = SigningKey.random(SystemRand())
 
 
-def trail(entries=40, *, every=8, key=KEY):
+def trail(entries=24, *, every=8, key=KEY):
     """A trail, with a checkpoint behind every few entries."""
     head, records = Head(), []
     for number in range(entries):
@@ -42,24 +42,37 @@ def test_an_honest_trail_has_no_fault():
     records, head = trail()
     found = check(records, keys=[KEY.public], witnessed=[Head(), head])
     assert found.faults == ()
-    assert (found.head, found.signed, found.checkpoints) == (head, 44, 5)
+    assert (found.head, found.signed, found.checkpoints) == (head, 26, 3)
     assert head == Head.decode(head.encode())
 
 
 def rechained(records):
     """What somebody makes who can write everything, but has not the coordinator's key."""
     head, made = Head(), []
-    for record in records:
-        fields = {k: v for k, v in record.body.items() if k not in ("number", "previous", "hash")}
-        record, head = entry(head, record.kind, fields)
+    for old in records:
+        fields = {k: v for k, v in old.body.items() if k not in ("number", "previous", "hash")}
+        record, head = entry(head, old.kind, fields)
         made.append(record)
     return made
+
+
+class Draw:
+    """Random choices."""
+
+    def __init__(self, seed):
+        self.rng = np.random.Generator(np.random.SFC64(seed))
+
+    def choice(self, what):
+        return what[int(self.rng.integers(len(what)))]
+
+    def random(self):
+        return float(self.rng.random())
 
 
 def changed(draw, records):
     """A trail with one random change, drop, swap, copy or cut."""
     records = copy.deepcopy(records)
-    at = draw.randrange(len(records))
+    at = draw.choice(range(len(records)))
     kind = draw.choice(["field", "kind", "drop", "swap", "copy", "cut", "chain", "grow"])
     body = records[at].body
     if kind in ("field", "chain"):
@@ -89,7 +102,7 @@ def changed(draw, records):
 def test_a_thousand_random_changes_are_all_found():
     """With the coordinator's key and one witness of the head, nothing goes unseen."""
     records, head = trail()
-    draw = random.Random(7)
+    draw = Draw(7)
     kinds = {}
     while sum(kinds.values()) < 1000:
         kind, bad = changed(draw, records)
@@ -104,7 +117,7 @@ def test_a_thousand_random_changes_are_all_found():
 def test_changes_before_the_last_checkpoint_need_no_witness():
     """All but a cut: who cuts the trail leaves an honest, shorter one."""
     records, _ = trail()
-    draw = random.Random(8)
+    draw = Draw(8)
     for _ in range(300):
         kind, bad = changed(draw, records[:-1])
         if "cut" in kind or bad == records[: len(bad)]:
@@ -123,16 +136,16 @@ def test_a_cut_is_found_by_a_witness_alone():
     cut = records[:9]
     assert check(cut, keys=[KEY.public]).faults == ()
     found = check(cut, keys=[KEY.public], witnessed=[Head(9, cut[-1].body["hash"]), head])
-    assert found.faults == ("a witness saw 45 entries, and there are 9",)
+    assert found.faults == ("a witness saw 27 entries, and there are 9",)
 
 
 def test_every_fault_is_named_and_not_the_first_alone():
     records, _ = trail()
     records[3].body["round"] = 99
-    del records[20]
+    del records[15]
     faults = check(records, keys=[KEY.public]).faults
     assert faults[0] == "entry 3 was edited"
-    assert any(f.startswith("entry 20 does not follow") for f in faults)
+    assert any(f.startswith("entry 15 does not follow") for f in faults)
 
 
 def test_an_entry_follows_one_head_alone():
