@@ -59,6 +59,8 @@ ADVICE = {
     "store_unavailable": "Try again later; look at the database or the object store.",
     "tampered_ledger": "Stop, and find out who changed it; restore it from a copy.",
     "rolled_back_ledger": "Restore the newest copy: releases since then are not in this one.",
+    "tampered_audit": "Stop, and find out who changed it; `choral audit verify` says what.",
+    "rolled_back_audit": "Ask the coordinator's operator; the guide on the audit trail says how.",
     "corrupt_blob": "Restore the run's folder from a copy.",
     "transfer": "Send it again; where it comes back, look at what sends it.",
     "malformed": "Bring both sides to one version of Choral.",

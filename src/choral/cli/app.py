@@ -10,6 +10,7 @@ import typer
 
 from choral._version import __version__
 from choral.cli import (
+    audit,
     bench,
     client,
     coordinator,
@@ -61,6 +62,7 @@ app.command("doctor")(doctor.command)
 app.command("health", hidden=True)(health.command)
 app.add_typer(run_group, name="run")
 app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
 app.add_typer(secagg.app, name="secagg")
 app.add_typer(pki.app, name="pki")
 app.add_typer(ledger.app, name="ledger")

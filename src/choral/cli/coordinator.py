@@ -273,11 +273,11 @@ def _file(config: Path | None, settings: list[str]) -> FederationFile:
     return parse(body, where="the environment")
 
 
-def _roster() -> dict[str, Strata] | None:
-    from choral.coordinator.roster import read_roster
+def _roster() -> Mapping[str, Strata] | None:
+    from choral.coordinator.roster import LiveRoster
 
     path = os.environ.get("CHORAL_CLIENTS_CONFIG") or os.environ.get("CLIENTS_CONFIG")
-    return read_roster(Path(path)) if path else None
+    return LiveRoster(Path(path)) if path else None
 
 
 def _credentials(file: FederationFile, place: Place, folder: Path | None) -> Callable[[], Any]:

@@ -42,11 +42,11 @@ def _group() -> None:
 def show(population: _Population = None, storage: _Storage = None, as_json: _Json = False) -> None:
     """Show epsilon so far, what is left, and how many more rounds fit."""
     path = _database(storage)
-    body = {"ledger": str(path), "populations": [_standing(x) for x in _ledgers(path, population)]}
+    populations = [_standing(ledger) for ledger in _ledgers(path, population)]
     if as_json:
-        print(json.dumps(body))
+        print(json.dumps({"ledger": str(path), "populations": populations}))
         return
-    for one in body["populations"]:
+    for one in populations:
         _print(one)
 
 
@@ -57,7 +57,7 @@ def verify(
     """Check every entry, and that no ledger is older than a run has seen it."""
     path = _database(storage)
     seen = list(seen_ledgers(path.parent))
-    found = []
+    found: list[dict[str, Any]] = []
     for ledger in _ledgers(path, population):
         for witness in seen:
             if witness["population"] == ledger.population:

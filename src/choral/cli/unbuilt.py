@@ -10,7 +10,6 @@ _ALLOW = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option
 
 UNBUILT = {
     "new": "copy a folder of `examples/` instead",
-    "audit": "it comes with the networked coordinator",
     "report": "`choral simulate FILE --report PAGE.html` writes the page of a run",
 }
 """Command to what to do until it is there."""

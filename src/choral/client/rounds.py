@@ -17,6 +17,8 @@ from choral.client.secure import SecureRound, VectorFile
 from choral.client.settings import Settings
 from choral.client.spent import Spent
 from choral.client.who import Who
+from choral.client.witness import NAME as WITNESS
+from choral.client.witness import Witness
 from choral.client.work import (
     Answer,
     Look,
@@ -108,6 +110,7 @@ class Rounds:
     ) -> None:
         self._client = ClientId(settings.local.client)
         self._state = settings.local.state
+        self._witness = Witness(self._state / WITNESS)
         self._who = who
         self._policy = policy
         self._trainer = trainer
@@ -142,6 +145,7 @@ class Rounds:
         assignment = assignment_from_proto(message)
         reach("client.assigned")
         plan = assignment.plan
+        self._witness.check(assignment.audit_head)
         self._allow(plan, assignment.model_bytes)
         if assignment.states:
             raise VersionMismatch(
@@ -283,6 +287,7 @@ class Rounds:
             out.stat().st_size,
         )
         check_receipt(receipt, server=server, expected=expected)
+        self._witness.remember(receipt)
 
     # --- evaluation -------------------------------------------------------------------------------
 

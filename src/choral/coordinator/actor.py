@@ -42,6 +42,8 @@ from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
 from choral.core.errors import (
     ChoralError,
+    Refused,
+    RolledBackAudit,
     Stale,
     StoreError,
     Unavailable,
@@ -466,7 +468,7 @@ class Actor:
         if ticket.use is Use.EVALUATE:
             yield from self._measured(ticket, None)
             return
-        if message.code == "refused":
+        if message.code in {Refused.code, RolledBackAudit.code}:
             self._opening.refuse(client, message.message)
         attempt = self._current(ticket)
         if attempt is None:

@@ -116,6 +116,7 @@ class Assignments:
         """Return the signed receipt of an upload."""
         plan = ticket.plan
         bare = Receipt(plan.run_id, plan.round, plan.attempt, ticket.client, sha256, size_bytes)
+        bare = replace(bare, audit_head=self._world.audit_head())
         return replace(bare, signature=self._world.keys.signing.sign(bare.stated()))
 
     def accepted(self, client: ClientId) -> None:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from choral.coordinator.access import Caller
-from choral.core.errors import Refused
+from choral.core.errors import CertificateError, Refused, Unavailable
 from choral.core.ports import Clock
 from choral.pki.credentials import ServerCredentials
-from choral.pki.identity import admit
+from choral.pki.identity import Identity, admit
 from choral.pki.names import Role, party_id
 from choral.wire import names
 from choral.wire.rpc import Context
@@ -28,12 +28,18 @@ class Callers(Protocol):
         ...
 
 
-def by_certificate(credentials: Callable[[], ServerCredentials], clock: Clock) -> Callers:
+def by_certificate(
+    credentials: Callable[[], ServerCredentials],
+    clock: Clock,
+    *,
+    admitted: Callable[[Identity], None] = lambda _: None,
+) -> Callers:
     """Return what reads the caller from the certificate that TLS has checked.
 
     Args:
         credentials: The coordinator's own, with the newest list of the revoked.
         clock: For dates.
+        admitted: Told of everyone who comes in, at every call.
     """
 
     def read(context: Context) -> Caller:
@@ -42,13 +48,17 @@ def by_certificate(credentials: Callable[[], ServerCredentials], clock: Clock) -
             raise Refused(
                 "no certificate", hint="every caller needs one of the federation's authority"
             )
-        ours = credentials()
+        try:
+            ours = credentials()
+        except CertificateError as error:  # its files are being replaced: nobody comes in
+            raise Unavailable(f"the coordinator's own certificates: {error.message}") from None
         who = admit(
             bytes(certificates[0]),
             federation=ours.federation,
             revoked=ours.revoked,
             at=datetime.fromtimestamp(clock.wall(), UTC),
         )
+        admitted(who)
         return Caller(who.id, who.role)
 
     return read

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from choral.coordinator.tickets import Left, Message, Seen, Ticket
+from choral.coordinator.tickets import GaveUp, Left, Message, Seen, Ticket
 from choral.core.errors import Stale, Unavailable
 from choral.core.params import ClientId
 from choral.core.ports import Clock
@@ -165,6 +165,34 @@ class Desk:
         """Return everybody who was ever here."""
         with self._lock:
             return dict(self._present)
+
+    def look_again(self) -> None:
+        """Let every run look again at who suits it, and every held call ask anew."""
+        self._tell_watchers()
+        self.wake()
+
+    def drop(self, client: ClientId, why: str) -> int:
+        """Let a client go that may not come in any more; return how much work is lost with it.
+
+        What it has uploaded whole stays where it is; a secure sum expects nothing more of it.
+        """
+        with self._lock:
+            presence = self._present.pop(client, None)
+        if presence is None:
+            return 0
+        lost = [t for t in self._tickets.values() if t.client == client and not t.over]
+        for ticket in lost:
+            if ticket.done:
+                ticket.post(Left(ticket))
+            elif not ticket.gave_up:
+                ticket.done = ticket.gave_up = True
+                ticket.post(GaveUp(ticket, Unavailable.code, why))
+            ticket.bell.set()
+        presence.tickets.clear()
+        presence.farewells.clear()
+        presence.wake()
+        self._tell_watchers()
+        return sum(not t.receipt for t in lost)
 
     # --- from a run's thread ----------------------------------------------------------------------
 

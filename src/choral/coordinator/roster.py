@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +43,54 @@ def _entry(path: Path, entry: Any) -> tuple[str, Strata]:
         raise ConfigError(f"{path}: {entry!r} has no `id`", hint='such as {"id": "hospital-a"}')
     labels = {str(key): str(value) for key, value in entry.items() if key != "id"}
     return str(client_id(entry["id"])), labels
+
+
+class LiveRoster(Mapping[str, Strata]):
+    """The operator's list, as its file is now. Any thread may read it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: It cannot be read now. Later the last good one holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._found = read_roster(path)
+
+    def refresh(self) -> bool:
+        """Read the file again where it was written to; return whether the list is another one.
+
+        Raises:
+            ConfigError: It cannot be read, or is no list; nothing was changed.
+        """
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return False
+        found = read_roster(self._path)
+        self._stamp = stamp
+        changed, self._found = found != self._found, found
+        return changed
+
+    def __getitem__(self, client: str) -> Strata:
+        """Return a client's labels."""
+        return self._found[client]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the clients."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """Return how many clients there are."""
+        return len(self._found)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what differs where a file was written to or replaced; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -110,11 +110,15 @@ class Terms:
         archive: Where the runs are kept.
         roster: Clients that may take part, with their labels; None for whoever has a certificate.
         verified: Whether clients' identities are proved by certificates.
+        begun: Told of every run that was submitted or is resumed.
+        ahead: Makes the audit trail durable; called before a run's own log is.
     """
 
     archive: Archive
     roster: Mapping[str, Strata] | None = None
     verified: bool = True
+    begun: Callable[[Run], None] = lambda _: None
+    ahead: Callable[[], None] = lambda: None
 
 
 class Runs:
@@ -280,6 +284,7 @@ class Runs:
     # --- a run's thread ---------------------------------------------------------------------------
 
     def _begin(self, run: Run) -> Run:
+        self._terms.begun(run)
         thread = threading.Thread(target=self._drive, args=(run,), name=run.id, daemon=True)
         with self._lock:
             self._runs[run.id] = run
@@ -414,7 +419,7 @@ class Runs:
             }
             lease = folder.create(run.id, header)
             self._terms.archive.begun(run.id)
-        return Journal(folder.store, folder.blobs(), lease)
+        return Journal(folder.store, folder.blobs(), lease, ahead=self._terms.ahead)
 
     def _publisher(self, run: Run, blobs: FolderBlobStore) -> Callable[[Params], int]:
         """Return what makes a run's newest models ready to be downloaded: the last two."""

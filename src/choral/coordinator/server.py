@@ -24,26 +24,30 @@ from choral.config.build import Place
 from choral.coordinator.access import Caller
 from choral.coordinator.admin import AdminService
 from choral.coordinator.archive import Archive
+from choral.coordinator.auditing import Auditor
 from choral.coordinator.callers import Callers, by_certificate, by_word
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
 from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
+from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
 from choral.coordinator.service import Service
 from choral.coordinator.submissions import MODEL_BYTES
 from choral.coordinator.transfers import Uploads
 from choral.coordinator.uploads import Kept
+from choral.coordinator.watch import Watch
 from choral.coordinator.welcome import Welcome
 from choral.coordinator.world import Keys, World
-from choral.core.errors import ConfigError, Fenced, StoreError, Unavailable
+from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError, Unavailable
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.selection import Strata
 from choral.crypto.signatures import SigningKey
 from choral.pki import files, keys
 from choral.pki.credentials import ServerCredentials
+from choral.stores.audit import Trail, open_trail
 from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
 from choral.wire.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2
 
@@ -124,6 +128,8 @@ class Server:
     Attributes:
         runs: Its runs.
         metrics: What it counts.
+        audit: What goes on its audit trail.
+        watch: Looks at what changes around it.
         address: Where it listens, once it does.
     """
 
@@ -145,12 +151,28 @@ class Server:
             self._leadership = Leadership(self.archive.database, owner=owner)
         self.address = ""
         self._keys = self._own_keys()
+        self.audit = self._audited()
         self.runs = Runs(
-            Terms(self.archive, settings.roster, verified=settings.credentials is not None),
+            Terms(
+                self.archive,
+                settings.roster,
+                verified=settings.credentials is not None,
+                begun=self.audit.begun,
+                ahead=self.audit.flush,
+            ),
             desk=self._desk,
             world=self._world,
             observers=self._observers,
         )
+        roster = settings.roster
+        self.watch = Watch(
+            self._desk,
+            self.audit,
+            credentials=settings.credentials,
+            roster=roster if isinstance(roster, LiveRoster) else None,
+            pool=self._pool,
+        )
+        self._watching: asyncio.Task[None] | None = None
         self._service = self._coordinator()
         self._server = aio.server(options=_OPTIONS, interceptors=(Reading(),))
         self._health = health_aio.HealthServicer()
@@ -165,14 +187,32 @@ class Server:
         self._welcome = Welcome(authority, signing.public)
         return Keys(signing, authority.public)
 
+    def _audited(self) -> Auditor:
+        """Open the audit trail, or begin one."""
+        key, now = self._keys.signing, self._clock.wall
+        self._audit_store: Any = self.archive.database
+        if self.archive.database is not None:
+            trail = Trail(self.archive.database, key=key, now=now)
+        else:
+            trail, self._audit_store = open_trail(self.archive.root, key=key, now=now)
+        return Auditor(trail, key)
+
     def _world(self, publish: Callable[[Params], int], kept: Kept) -> World:
         return World(
-            self._desk, self._clock, self._rand, self._keys, publish, kept, pause=time.sleep
+            self._desk,
+            self._clock,
+            self._rand,
+            self._keys,
+            publish,
+            kept,
+            pause=time.sleep,
+            audit_head=self.audit.head,
         )
 
     def _observers(self, run: Run) -> tuple[Observer, ...]:
         log = self._logs[run.id] = EventLog()
-        return (log, self.metrics.observer(), *self._settings.observers(run))
+        ours = (log, self.metrics.observer(), self.audit.observer(run))
+        return (*ours, *self._settings.observers(run))
 
     def _coordinator(self) -> Service:
         uploads = self._settings.storage / UPLOADS
@@ -187,15 +227,22 @@ class Server:
             model=self.runs.model,
             spec=self._spec,
             refusals=self.runs.refusals,
-            note=self.metrics.refused,
+            note=self._refused,
+            audit_head=self.audit.head,
             clock=self._clock,
             pool=self._pool,
         )
 
+    def _refused(self, call: str, code: str) -> None:
+        self.metrics.refused(call, code)
+        self.audit.refused(call, code)
+
     @property
     def _callers(self) -> Callers:
         credentials = self._settings.credentials
-        known = by_word if credentials is None else by_certificate(credentials, self._clock)
+        known = by_word
+        if credentials is not None:
+            known = by_certificate(credentials, self._clock, admitted=self.watch.admitted)
 
         def callers(context: Any) -> Caller:
             if not self.leading.is_set():
@@ -226,13 +273,14 @@ class Server:
             if credentials is None:
                 port = self._server.add_insecure_port(listen)
             else:
-                port = self._server.add_secure_port(listen, tls_of(credentials()))
+                port = self._server.add_secure_port(listen, tls_of(credentials))
         except RuntimeError:
             port = 0
         if not port:
             raise ConfigError(
                 f"cannot listen on {listen}", hint="is the port in use? `--listen HOST:PORT`"
             )
+        self._watching = asyncio.create_task(self.watch.run())
         host = listen.rsplit(":", 1)[0]
         self.address = f"{host}:{port}"
         if self._leadership is None:
@@ -254,6 +302,8 @@ class Server:
 
     async def _lead(self) -> None:
         """Go on with all runs that are not finished."""
+        self.audit.started()
+        await self._on_thread(self.audit.flush)
         await self._on_thread(self.runs.recover)
         self.leading.set()
 
@@ -300,7 +350,7 @@ class Server:
             verified=self._settings.credentials is not None,
             model_bytes=self._settings.model_bytes,
         )
-        note = self.metrics.refused
+        note = self._refused
         streams = frozenset({"get_global_model", "WatchRun"})
         guarded: Any = Guarded(self._service, note=note, calls=_CLIENT_CALLS, streams=streams)
         self._server.add_generic_rpc_handlers((coordinator_handler(guarded),))
@@ -336,7 +386,19 @@ class Server:
         self._desk.ring()
         self._desk.wake()
         await self._server.stop(grace=GRACE_S)
+        await self._close_audit()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _close_audit(self) -> None:
+        """Write the last entries; that they cannot be written is no reason to stay."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        self.audit.stopped()
+        with suppress(StoreError):
+            await asyncio.get_running_loop().run_in_executor(self._pool, self.audit.flush)
+        self._audit_store.close()
 
     async def _everybody_told(self) -> None:
         """Return once no client has a farewell waiting for it."""
@@ -352,11 +414,27 @@ def own_key(path: Path) -> SigningKey:
     return keys.load_signing_key(path)
 
 
-def tls_of(credentials: ServerCredentials) -> grpc.ServerCredentials:
-    """Return TLS that lets in only whom the federation's authority has signed."""
-    tls = credentials.tls
-    return grpc.ssl_server_credentials(
-        [(tls.key, tls.certificate)],
-        root_certificates=tls.authority,
-        require_client_auth=True,
+def tls_of(credentials: Callable[[], ServerCredentials]) -> grpc.ServerCredentials:
+    """Return TLS that lets in only whom the federation's authority has signed.
+
+    Every handshake takes the certificate that is in the files then; where they cannot be read, the
+    one before.
+    """
+    last = _configuration(credentials())
+
+    def newest() -> grpc.ServerCertificateConfiguration:
+        nonlocal last
+        try:
+            last = _configuration(credentials())
+        except ChoralError as error:
+            LOG.error("the coordinator's certificates: %s", error)
+        return last
+
+    return grpc.dynamic_ssl_server_credentials(last, newest, require_client_authentication=True)
+
+
+def _configuration(found: ServerCredentials) -> grpc.ServerCertificateConfiguration:
+    tls = found.tls
+    return grpc.ssl_server_certificate_configuration(
+        [(tls.key, tls.certificate)], root_certificates=tls.authority
     )

@@ -92,6 +92,7 @@ class Service:
         pool: Threads for checksums and disk.
         refusals: From an offer to the runs that do not ask its client, and whether others would.
         note: Counts what was refused: a call and a code.
+        audit_head: Head of the audit trail on disk; empty where there is none.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Service:
         pool: ThreadPoolExecutor,
         refusals: Callable[[Join], tuple[list[Told], bool]] = lambda _: ([], True),
         note: Callable[[str, str], None] = lambda *_: None,
+        audit_head: Callable[[], bytes] = bytes,
     ) -> None:
         self._desk = desk
         self._callers = callers
@@ -116,6 +118,7 @@ class Service:
         self._spec = spec
         self._refusals = refusals
         self._note = note
+        self._audit_head = audit_head
         self._told: dict[ClientId, list[str]] = {}
         self._clock = clock
         self._pool = pool
@@ -167,7 +170,13 @@ class Service:
     def _work(self, version: int, ticket: Ticket) -> pb.JoinResponse:
         left = max(0.0, ticket.deadline - self._clock.monotonic())
         if ticket.use is Use.TRAIN:
-            assignment = Assignment(ticket.token, ticket.plan, ticket.model_bytes, left)
+            assignment = Assignment(
+                ticket.token,
+                ticket.plan,
+                ticket.model_bytes,
+                left,
+                audit_head=self._audit_head(),
+            )
             return pb.JoinResponse(
                 protocol_version=version, assignment=assignment_to_proto(assignment)
             )

@@ -37,6 +37,7 @@ class World:
         publish: Makes a model ready to be downloaded; returns the bytes of its file.
         kept: Whole uploads.
         pause: Waits so many seconds.
+        audit_head: Head of the audit trail on disk; empty where there is none.
     """
 
     desk: Desk
@@ -46,3 +47,4 @@ class World:
     publish: Callable[[Params], int]
     kept: Kept
     pause: Callable[[float], None]
+    audit_head: Callable[[], bytes] = bytes

@@ -31,6 +31,7 @@ ChoralError                     code, hint, exit code, retryable
 │   ├── StoreUnavailable        the storage cannot be reached just now
 │   ├── TamperedLedger          a privacy ledger has been edited, cut or reordered
 │   │   └── RolledBackLedger    it is older than one that was seen before
+│   ├── TamperedAudit           an audit trail has been edited, cut or reordered
 │   └── CorruptBlob             stored bytes do not match their digest
 ├── TransferError               bytes that came are not those that were announced (exit 1)
 │   ├── Malformed               they are no message, or one that says what cannot be
@@ -42,6 +43,7 @@ ChoralError                     code, hint, exit code, retryable
 ├── Unavailable                 the other side cannot be reached, or not yet (exit 1)
 └── Refused                     policy, budget or authorisation (exit 3)
     ├── BudgetExhausted         a release would pass the privacy budget
+    ├── RolledBackAudit         a coordinator's audit trail is older than one that was seen before
     ├── Stale                   a token of work that is over, or of nobody's
     └── VersionMismatch         the two sides have no version of the protocol in common
 ```
@@ -265,6 +267,13 @@ class RolledBackLedger(TamperedLedger):
     code = "rolled_back_ledger"
 
 
+class TamperedAudit(StoreError):
+    """An audit trail has been edited, cut or reordered."""
+
+    code = "tampered_audit"
+    exit_code = 1
+
+
 class CorruptBlob(StoreError):
     """Stored bytes do not match their digest."""
 
@@ -342,6 +351,12 @@ class BudgetExhausted(Refused):
     result: Any = None
 
 
+class RolledBackAudit(Refused):
+    """A coordinator's audit trail is older than, or another than, one that was seen before."""
+
+    code = "rolled_back_audit"
+
+
 class Stale(Refused):
     """A token of work that is over, or of nobody's."""
 
@@ -367,6 +382,7 @@ GRPC_STATUS: dict[str, str] = {
     "conflict": "ABORTED",
     "store_unavailable": "UNAVAILABLE",
     "tampered_ledger": "DATA_LOSS",
+    "tampered_audit": "DATA_LOSS",
     "corrupt_blob": "DATA_LOSS",
     "transfer": "INVALID_ARGUMENT",
     "too_large": "RESOURCE_EXHAUSTED",

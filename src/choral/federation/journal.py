@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,24 @@ class Journal:
         store: Where the log is.
         blobs: Where states are.
         lease: The right to write.
+        ahead: Called by every `flush` before anything is stored: what must be durable sooner.
 
     Attributes:
         lost: Whether another process has taken the run over.
     """
 
-    def __init__(self, store: RunStore, blobs: BlobStore, lease: Lease) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        blobs: BlobStore,
+        lease: Lease,
+        *,
+        ahead: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._lease = lease
+        self._ahead = ahead
         self._waiting: list[Record] = []
         self._states: list[str] = []
         self._kept_in: dict[ClientId, str] = {}
@@ -86,6 +95,7 @@ class Journal:
             Fenced: Another process has taken the run over.
             StoreError: It cannot be stored now; it still waits.
         """
+        self._ahead()
         try:
             self._count = self._store.append(
                 self._lease,

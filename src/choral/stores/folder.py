@@ -23,12 +23,13 @@ from choral.core.canonical import canonical_json, digest_of
 from choral.core.errors import NothingToResume, ResumeMismatch, RunExists, StoreError
 from choral.core.failpoints import reach
 from choral.core.params import Params
-from choral.core.ports import BlobStore, Lease, RunStore
+from choral.core.ports import BlobStore, Lease
 from choral.core.release import Released
 from choral.core.tensors import encode_tensors
 from choral.stores.files import FolderBlobStore, sync_folder, write_durably
 
 if TYPE_CHECKING:
+    from choral.stores.database import Database
     from choral.stores.sqlite import SqliteRunStore
 
 RESULT = "result.json"
@@ -50,7 +51,7 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, *, store: RunStore | None = None, blobs: BlobStore | None = None
+        self, path: Path, *, store: Database | None = None, blobs: BlobStore | None = None
     ) -> None:
         if not path.name:
             raise StoreError(f"{path} cannot be the folder of a run", hint="such as `--out runs/a`")
@@ -67,7 +68,7 @@ class RunFolder:
         return FolderBlobStore(self.partial / BLOBS) if self._blobs is None else self._blobs
 
     @property
-    def store(self) -> RunStore:
+    def store(self) -> Database:
         """The run's log."""
         if self._shared is not None:
             return self._shared

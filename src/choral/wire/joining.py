@@ -147,6 +147,7 @@ class Assignment:
         model_bytes: Size of the model's file.
         states: Further blobs, such as a strategy's vectors.
         deadline_s: Seconds from now; less than the plan's for a client that was called late.
+        audit_head: Head of the coordinator's audit trail; empty where there is none.
     """
 
     token: bytes
@@ -154,6 +155,7 @@ class Assignment:
     model_bytes: int
     deadline_s: float
     states: tuple[Blob, ...] = ()
+    audit_head: bytes = b""
 
 
 def assignment_to_proto(assignment: Assignment) -> pb.Assignment:
@@ -173,6 +175,7 @@ def assignment_to_proto(assignment: Assignment) -> pb.Assignment:
         ],
         deadline_s=assignment.deadline_s,
         secure=isinstance(plan.aggregation, Secure),
+        audit_head=assignment.audit_head,
     )
 
 
@@ -207,6 +210,7 @@ def assignment_from_proto(message: pb.Assignment) -> Assignment:
             )
             for state in message.states
         ),
+        audit_head=bytes(message.audit_head),
     )
 
 

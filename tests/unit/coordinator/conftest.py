@@ -196,6 +196,9 @@ class Site:
 def served(pki, tmp_path):
     """Return what runs a coroutine with a coordinator that is there meanwhile."""
 
+    def ours():
+        return load_server(ServerFiles.inside(pki / "coordinator"), at=datetime.now(UTC))
+
     def run(test, clock=None, limit_s=60, **changes):
         async def whole():
             async with contextlib.AsyncExitStack() as channels:
@@ -204,10 +207,7 @@ def served(pki, tmp_path):
                         listen="127.0.0.1:0",
                         storage=tmp_path / "runs",
                         place=Place(tmp_path),
-                        credentials=lambda: load_server(
-                            ServerFiles.inside(pki / "coordinator"), at=datetime.now(UTC)
-                        ),
-                        **changes,
+                        **{"credentials": ours, **changes},
                     ),
                     clock=clock or SystemClock(),
                     rand=SystemRand(),

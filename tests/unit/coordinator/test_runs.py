@@ -45,7 +45,11 @@ def test_a_run_says_goodbye_and_leaves_its_model(served, tmp_path):
     kept = json.loads((folder / "result.json").read_text())
     assert kept["model_sha256"] == result["model_sha256"]
     assert (folder / "model.safetensors").exists()
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {folder.name, "uploads"}
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        folder.name,
+        "uploads",
+        "audit.db",
+    }
 
 
 def test_two_runs_at_a_time_do_not_mix(served):

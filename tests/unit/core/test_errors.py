@@ -50,6 +50,7 @@ TABLE = {
     "StoreUnavailable": ("StoreError", "store_unavailable", 1, "UNAVAILABLE"),
     "TamperedLedger": ("StoreError", "tampered_ledger", 1, "DATA_LOSS"),
     "RolledBackLedger": ("TamperedLedger", "rolled_back_ledger", 1, "DATA_LOSS"),
+    "TamperedAudit": ("StoreError", "tampered_audit", 1, "DATA_LOSS"),
     "CorruptBlob": ("StoreError", "corrupt_blob", 1, "DATA_LOSS"),
     "TransferError": ("ChoralError", "transfer", 1, "INVALID_ARGUMENT"),
     "Malformed": ("TransferError", "malformed", 1, "INVALID_ARGUMENT"),
@@ -61,6 +62,7 @@ TABLE = {
     "Unavailable": ("ChoralError", "unavailable", 1, "UNAVAILABLE"),
     "Refused": ("ChoralError", "refused", 3, "PERMISSION_DENIED"),
     "BudgetExhausted": ("Refused", "budget_exhausted", 3, "FAILED_PRECONDITION"),
+    "RolledBackAudit": ("Refused", "rolled_back_audit", 3, "PERMISSION_DENIED"),
     "Stale": ("Refused", "stale", 3, "PERMISSION_DENIED"),
     "VersionMismatch": ("Refused", "version_mismatch", 3, "FAILED_PRECONDITION"),
 }

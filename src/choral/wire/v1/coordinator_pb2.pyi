@@ -162,6 +162,7 @@ class Assignment(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     SECURE_FIELD_NUMBER: _builtins.int
+    AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     round: _builtins.int
     attempt: _builtins.int
@@ -175,6 +176,10 @@ class Assignment(_message.Message):
     """Seconds from now."""
     secure: _builtins.bool
     """Whether the contribution is masked."""
+    audit_head: _builtins.bytes
+    """Head of the coordinator's audit trail now, as in a receipt: a client that has seen a longer
+    one, or another one, does not do this work.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
         """Further blobs that the plan needs, such as a strategy's vectors."""
@@ -192,10 +197,11 @@ class Assignment(_message.Message):
         states: _abc.Iterable[Global___Blob] | None = ...,
         deadline_s: _builtins.float = ...,
         secure: _builtins.bool = ...,
+        audit_head: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "deadline_s", b"deadline_s", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "plan_json", b"plan_json", "round", b"round", "run_id", b"run_id", "secure", b"secure", "states", b"states", "token", b"token"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit_head", b"audit_head", "deadline_s", b"deadline_s", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "plan_json", b"plan_json", "round", b"round", "run_id", b"run_id", "secure", b"secure", "states", b"states", "token", b"token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
