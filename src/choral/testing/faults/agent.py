@@ -1,4 +1,4 @@
-"""A client on virtual time: the real machines and rules, and an agent that may end at any effect."""
+"""A client on virtual time: the real machines and rules; its agent may end at any effect."""
 
 from __future__ import annotations
 
@@ -412,9 +412,7 @@ class Part:
         while self._mailbox.waiting:
             yield from self._take((yield from self._exchange(0.0)))
         body = bytes(self._files.masked)
-        receipt = yield from self._agent.upload(
-            self._token, body, Kind.MASKED, until=self._until
-        )
+        receipt = yield from self._agent.upload(self._token, body, Kind.MASKED, until=self._until)
         self._agent._check(receipt, self._plan, body)
 
 

@@ -31,7 +31,6 @@ from choral.wire.frames import Header
 from choral.wire.joining import Join
 from choral.wire.receipts import Receipt
 
-
 _SURVIVORS: Final = frame("secagg survivors")
 
 CUT: Final = object()
@@ -177,7 +176,10 @@ class SimDesk(Desk):
         super().tell(ticket, body)
 
     def hold(
-        self, join: Join, answer: Callable[[Ticket | Farewell | None], None], gone: Callable[[], bool]
+        self,
+        join: Join,
+        answer: Callable[[Ticket | Farewell | None], None],
+        gone: Callable[[], bool],
     ) -> None:
         """Hold a client's call until there is something for it to do."""
         presence = self._arrived(join)
@@ -189,12 +191,13 @@ class SimDesk(Desk):
         presence.holding += 1
         presence.wake()
         waiting = Later()
-        presence.waiting = cast("Any", waiting)
+        held: Any = presence
+        held.waiting = waiting
 
         def over(later: Later) -> None:
             presence.holding -= 1
             presence.seen = self._clock.monotonic()
-            rung = later.value is None and presence.waiting is waiting and not gone()
+            rung = later.value is None and held.waiting is waiting and not gone()
             answer(presence.next() if rung else None)
 
         waiting.then(over)
@@ -454,4 +457,3 @@ _METHODS: Final[dict[str, Callable[..., None]]] = {
     "fail": lambda service, *rest: service.fail(*rest),
     "report": lambda service, *rest: service.report(*rest),
 }
-

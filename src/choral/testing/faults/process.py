@@ -1,4 +1,4 @@
-"""A coordinator's process: the real driver of a run, on virtual time, that may end at any effect."""
+"""A coordinator's process: the real driver of a run, which may end at any effect."""
 
 from __future__ import annotations
 
@@ -307,5 +307,3 @@ def _short(item: Any) -> str:
     names: Sequence[str] = getattr(item, "__slots__", ())
     shown = [f"{n}={getattr(item, n)!r}" for n in names if n not in {"details", "metrics", "state"}]
     return f"{type(item).__name__}({', '.join(shown)})"[:160]
-
-

@@ -109,9 +109,7 @@ class Simulation:
         self._away: dict[int, float] = {}
         self._away_agents: dict[str, float] = {}
         self._finished_at: float | None = None
-        self.agents = [
-            parts.agent(self, ClientId(name)) for name in NAMES[: schedule.clients]
-        ]
+        self.agents = [parts.agent(self, ClientId(name)) for name in NAMES[: schedule.clients]]
         self._routes: dict[str, Process] = {}
         for kind in ("drain", "freeze", "takeover", "jump"):
             for fault in by[kind]:
@@ -279,13 +277,12 @@ class Simulation:
             )
 
 
-
 def run_schedule(
     seed: int | Schedule,
     *,
     mode: str = "safety",
     aggregation: str = "plain",
-    parts: Parts = Parts(),  # noqa: B008  # a frozen value
+    parts: Parts = Parts(),  # a frozen value
     trace: bool = False,
 ) -> Outcome:
     """Simulate one run and all that goes wrong in it.
