@@ -140,6 +140,7 @@ def run_events(machine: RunMachine) -> Iterable[Any]:
     yield _event(ev.RunStarted)
     yield _event(ev.Evaluated, round=machine.committed)
     yield _event(ev.StopRequested)
+    yield _event(ev.OverBudget, round=machine.committed + 1, attempt=machine._attempt)
     inner = machine.round
     at = {"round": machine.committed + 1, "attempt": machine._attempt}
     for clients in ((), CLIENTS[:2]):

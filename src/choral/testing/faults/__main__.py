@@ -45,10 +45,8 @@ def _told(outcome: Outcome) -> list[str]:
 
 def _whole(outcome: Outcome) -> list[str]:
     """Return everything that happened, and how it ended."""
-    end = [
-        f"{outcome.status}: {outcome.committed} rounds, {outcome.processes} processes, "
-        f"{outcome.virtual_s:g} virtual seconds"
-    ]
+    came = f"{outcome.committed} rounds, {outcome.processes} processes"
+    end = [f"{outcome.status}: {came}, {outcome.virtual_s:g} virtual seconds"]
     return [*outcome.trace, *(end if outcome.holds else _told(outcome))]
 
 

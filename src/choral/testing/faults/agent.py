@@ -1,4 +1,4 @@
-"""A client on virtual time: the real machines and rules, and an agent that may end at any effect."""
+"""A client on virtual time: the real machines and rules; its agent may end at any effect."""
 
 from __future__ import annotations
 

@@ -31,7 +31,6 @@ from choral.wire.frames import Header
 from choral.wire.joining import Join
 from choral.wire.receipts import Receipt
 
-
 _SURVIVORS: Final = frame("secagg survivors")
 
 CUT: Final = object()
@@ -192,12 +191,13 @@ class SimDesk(Desk):
         presence.holding += 1
         presence.wake()
         waiting = Later()
-        presence.waiting = cast("Any", waiting)
+        held: Any = presence
+        held.waiting = waiting
 
         def over(later: Later) -> None:
             presence.holding -= 1
             presence.seen = self._clock.monotonic()
-            rung = later.value is None and presence.waiting is waiting and not gone()
+            rung = later.value is None and held.waiting is waiting and not gone()
             answer(presence.next() if rung else None)
 
         waiting.then(over)

@@ -65,7 +65,7 @@ class Checks:
         self._told: dict[Attempt, bytes] = {}
         self._said: dict[Attempt, set[tuple[str, str]]] = defaultdict(set)
         self._open: Attempt | None = None
-        self._ends: dict[int, tuple[Any, RoundPhase]] = {}
+        self._ends: dict[int, tuple[RemoteSum, tuple[Any, ...]]] = {}
 
     def violated(self, name: str, detail: str) -> None:
         """Say that an invariant does not hold.

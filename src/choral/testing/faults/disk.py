@@ -7,7 +7,14 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from choral.core.errors import CorruptBlob, Fenced, NothingToResume, RunExists, StoreError
+from choral.core.errors import (
+    Conflict,
+    CorruptBlob,
+    Fenced,
+    NothingToResume,
+    RunExists,
+    StoreError,
+)
 from choral.core.ports import Lease, Record
 from choral.testing.faults.draws import Draws
 
@@ -141,10 +148,19 @@ class DiskRunStore:
         self._disk.epoch += 1
         return Lease(run_id, self._disk.epoch)
 
-    def append(self, lease: Lease, records: Iterable[Record], *, forget: str | None = None) -> int:
+    def append(
+        self,
+        lease: Lease,
+        records: Iterable[Record],
+        *,
+        expect: int | None = None,
+        forget: str | None = None,
+    ) -> int:
         """Append records; they are durable on return."""
         self._effect("append")
         self.check(lease)
+        if expect not in (None, len(self._disk.history)):
+            raise Conflict(f"run `{lease.run_id}` holds another number of records than {expect}")
         self._disk.write(list(records), forget)
         self._effect("append: written")
         self.sync()

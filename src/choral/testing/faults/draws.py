@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-_WORD: Final = 8
+_WORDS: Final = struct.Struct("<32Q")
 _RANGE: Final = float(1 << 64)
 
 
@@ -24,22 +25,21 @@ class Draws:
     True
     """
 
-    __slots__ = ("_block", "_count", "_key")
+    __slots__ = ("_count", "_key", "_words")
 
     def __init__(self, *names: int | str) -> None:
         self._key = hashlib.blake2b(repr(names).encode(), digest_size=32).digest()
         self._count = 0
-        self._block = b""
+        self._words: list[int] = []
 
     def _word(self) -> int:
-        if not self._block:
-            self._block = self._next()
-        word, self._block = self._block[:_WORD], self._block[_WORD:]
-        return int.from_bytes(word, "little")
+        if not self._words:
+            self._words = list(_WORDS.unpack(self._next(_WORDS.size)))
+        return self._words.pop()
 
-    def _next(self) -> bytes:
+    def _next(self, size: int) -> bytes:
         self._count += 1
-        return hashlib.blake2b(self._count.to_bytes(8, "little"), key=self._key).digest()
+        return hashlib.shake_128(self._key + self._count.to_bytes(8, "little")).digest(size)
 
     def real(self) -> float:
         """Return a number in [0, 1)."""
@@ -63,7 +63,4 @@ class Draws:
 
     def token(self, size: int) -> bytes:
         """Return the next `size` bytes of the stream."""
-        found = b""
-        while len(found) < size:
-            found += self._next()
-        return found[:size]
+        return self._next(size)

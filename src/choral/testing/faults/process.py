@@ -1,4 +1,4 @@
-"""A coordinator's process: the real driver of a run, on virtual time, that may end at any effect."""
+"""A coordinator's process: the real driver of a run, which may end at any effect."""
 
 from __future__ import annotations
 

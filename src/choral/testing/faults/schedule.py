@@ -35,7 +35,7 @@ KINDS: Final[dict[str, str]] = {
     "drain": "the coordinator is stopped in order at second `at`, and back after `value`",
     "freeze": "the coordinator's run stands still at second `at` for `value` seconds",
     "takeover": "a second coordinator starts at second `at`; the first ends after `value`",
-    "disk": "the coordinator's write number `at` fails, and so do those of the next `value` seconds",
+    "disk": "the coordinator's write number `at` fails, and those of the next `value` seconds",
     "kill": "client `who` ends at its effect number `at`, and is back after `value` seconds",
     "jump": "the wall clock of `who` jumps by `value` seconds at second `at`",
 }

@@ -40,7 +40,7 @@ class Report:
 
 
 def explore(
-    seeds: Iterable[int],
+    seeds: Iterable[int | Schedule],
     *,
     mode: str = "safety",
     aggregation: str = "plain",
@@ -50,9 +50,9 @@ def explore(
     """Simulate the schedules of many seeds.
 
     Args:
-        seeds: The seeds.
-        mode: `safety` or `liveness`.
-        aggregation: `plain` or `secure`.
+        seeds: Seeds, or schedules.
+        mode: `safety` or `liveness`; of seeds.
+        aggregation: `plain` or `secure`; of seeds.
         parts: What the simulation is made of.
         most: End after so many different violations.
 

@@ -282,7 +282,7 @@ def run_schedule(
     *,
     mode: str = "safety",
     aggregation: str = "plain",
-    parts: Parts = Parts(),  # noqa: B008  # a frozen value
+    parts: Parts = Parts(),  # a frozen value
     trace: bool = False,
 ) -> Outcome:
     """Simulate one run and all that goes wrong in it.

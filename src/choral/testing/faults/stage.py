@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -65,13 +65,13 @@ class RememberingKey(SigningKey):
 _MOST: Final = 20_000
 
 
-@lru_cache(maxsize=None)
+@cache
 def key_of(name: str) -> SigningKey:
     """Return the signing key of a party."""
     return RememberingKey(Secret(Draws("key", name).token(32)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def site_of(client: ClientId) -> Site:
     """Return a client's identity and policy."""
     key, authority = key_of(client), Authority(key_of("authority"))
@@ -135,6 +135,7 @@ class Stage:
         participant: The clients' side.
         first: The model before round 1.
         bodies: What a client sends in a round: a plain contribution, or its vector to be masked.
+        found: What a client has trained in a round.
         models: Rounds' survivors to the model that they must lead to.
     """
 
@@ -143,7 +144,7 @@ class Stage:
     first: Params
     bodies: dict[tuple[ClientId, int], bytes] = field(default_factory=dict)
     models: dict[tuple[tuple[str, ...], ...], Released[GlobalModel]] = field(default_factory=dict)
-    _totals: dict[tuple[int, tuple[str, ...]], Total] = field(default_factory=dict)
+    found: dict[tuple[ClientId, int], Contribution | RingContribution] = field(default_factory=dict)
 
     def body(self, client: ClientId, plan: Plan) -> bytes:
         """Return what a client has trained in a round, as bytes."""
@@ -157,6 +158,12 @@ class Stage:
         return self.bodies[name]
 
     def _contribution(self, client: ClientId, plan: Plan) -> Contribution | RingContribution:
+        name = (client, plan.round)
+        if name not in self.found:
+            self.found[name] = self._trained(client, plan)
+        return self.found[name]
+
+    def _trained(self, client: ClientId, plan: Plan) -> Contribution | RingContribution:
         found = self.participant.attempt(
             client,
             self.first,
@@ -207,14 +214,13 @@ class Stage:
 
 def stage_of(schedule: Schedule) -> Stage:
     """Return the run of a schedule."""
-    s = schedule
-    return _stage(s.clients, s.rounds, s.suite, s.goal, s.grace_s, s.asks)
+    terms = (schedule.goal, schedule.grace_s, schedule.asks)
+    return _stage(schedule.clients, schedule.rounds, schedule.suite, terms)
 
 
-@lru_cache(maxsize=None)
-def _stage(
-    clients: int, rounds: int, suite: str, goal: int | None, grace_s: float, asks: bool
-) -> Stage:
+@cache
+def _stage(clients: int, rounds: int, suite: str, rest: tuple[int | None, float, bool]) -> Stage:
+    goal, grace_s, asks = rest
     terms: Aggregation = Secure(suite=suite, min_cohort=3) if suite else Plain()
     if suite:
         goal = None if goal is None else max(3, goal)
@@ -246,7 +252,14 @@ def _stage(
         population=clients,
     )
     participant, first = setup.participant()
-    return Stage(setup, participant, first)
+    bodies, found, models = _shared(clients, rounds, suite)
+    return Stage(setup, participant, first, bodies, models, found)
+
+
+@cache
+def _shared(clients: int, rounds: int, suite: str) -> tuple[Any, Any, Any]:
+    """Return what does not depend on the other terms."""
+    return {}, {}, {}
 
 
 def ring_of(plan: Plan) -> Ring:
