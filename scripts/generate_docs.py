@@ -23,6 +23,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": reference.commands,
     "error-table": reference.error_table,
     "error-tree": reference.error_tree,
+    "failpoints": reference.failpoints,
     "federation-keys": reference.federation_keys,
     "named-parts": reference.named_parts,
     "python-api": reference.python_api,

@@ -21,6 +21,7 @@ from choral.cli.unbuilt import UNBUILT
 from choral.config import federation as fed
 from choral.core import errors
 from choral.core.exact import Encoding
+from choral.core.failpoints import FAILPOINTS
 from choral.core.plan import Local
 from choral.data.partitioners import PARTITIONERS
 from choral.federation.policy import RoundPolicy, RunPolicy
@@ -86,6 +87,12 @@ def error_tree() -> str:
     found = re.search(r"```\n(.*?)```", errors.__doc__ or "", re.DOTALL)
     drawn = found.group(1) if found else ""
     return f"```text\n{drawn}```\n"
+
+
+def failpoints() -> str:
+    """Return the table of failpoints."""
+    rows = [f"| `{name}` | {what} |" for name, what in FAILPOINTS.items()]
+    return "\n".join(["| failpoint | when it is reached |", "|---|---|", *rows])
 
 
 def error_table() -> str:
