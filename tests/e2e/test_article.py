@@ -108,7 +108,7 @@ def test_its_privacy_block_is_refused_by_name(start, tmp_path):
     )  # fmt: skip
     _, err = coordinator.communicate(timeout=60)
     assert coordinator.returncode == 2
-    assert "`privacy` is not built yet" in err
+    assert "`privacy` of mode `record` is not built yet" in err
     assert "Traceback" not in err
 
 

@@ -118,7 +118,8 @@ def test_workers_give_the_same_model(site):
         (["--set", "clients_per_round=9"], 2, "9 of 3 clients"),
         (["--set", "local.lr=.nan"], 2, "local.lr"),
         (["--set", "aggregation=robust"], 2, "not built yet"),
-        (["--set", "privacy={epsilon: 1}"], 2, "not built yet"),
+        (["--set", "privacy={epsilon: 1, mode: record}"], 2, "not built yet"),
+        (["--set", "privacy={epsilon: 0}"], 2, "privacy.epsilon 0"),
         (["--set", "compression={name: quantise}"], 2, "not built yet"),
         (["--set", "simulation.data=nowhere/"], 2, "nowhere"),
         (["--data", "nowhere"], 2, "nowhere"),
@@ -255,6 +256,24 @@ def test_the_article_s_file_simulates_without_its_privacy_block(site):
         check=0,
     )
     assert len(json.loads(done.stdout)["rounds"]) == 2
+
+
+def test_a_budget_ends_a_run_with_exit_code_3(site):
+    privacy = "privacy={noise_multiplier: 2, max_norm: 1, budget: {epsilon: 4, population: people}}"
+    arguments = ("simulate", "federation.yaml", "--set", privacy, "--rounds", "5", "--json")
+    env = {"CHORAL_STORAGE_PATH": str(site / "models")}
+    done = choral(*arguments, cwd=site, env=env, check=3)
+    result = json.loads(done.stdout)
+    assert result["status"] == "failed"
+    assert [r["round"] for r in result["rounds"]] == [1, 2, 3]
+    assert "is left" in result["reason"]
+    shown = choral("ledger", "show", "--population", "people", "--json", cwd=site, env=env, check=0)
+    (one,) = json.loads(shown.stdout)["populations"]
+    assert (one["spent"], one["rounds_left"], one["limit"]) == (3, 0, 4.0)
+    assert one["epsilon"] <= 4.0
+    again = choral(*arguments, cwd=site, env=env, check=3)
+    assert json.loads(again.stdout)["rounds"] == []
+    choral("ledger", "verify", cwd=site, env=env, check=0)
 
 
 def start_and_kill(arguments, cwd, after_round):

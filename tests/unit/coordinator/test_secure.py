@@ -17,8 +17,11 @@ from choral.client.who import Certified
 from choral.client.work import Train, _Desk
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.sums import SpooledSum
+from choral.core.errors import BudgetExhausted
 from choral.pki.credentials import ClientFiles
 from choral.pki.files import private_folder
+from choral.privacy.ledger import PrivacyLedger
+from choral.stores.ledgers import LEDGER, ledger_store
 from choral.system import SystemClock, SystemRand
 from choral.wire.v1 import admin_pb2 as admin
 
@@ -50,7 +53,7 @@ class InProcess:
 def agents(pki, tmp_path):
     """Return a function that lets agents work until their run has ended."""
 
-    def agent(site, name, lost=None):
+    def agent(site, name, lost=None, max_epsilon=None):
         state = tmp_path / f"state-{name}"
         private_folder(state)
         draws = np.random.default_rng(ord(name))
@@ -63,13 +66,13 @@ def agents(pki, tmp_path):
         return Agent(
             Settings(local, (address,), None, None, {}, 1 << 30),
             who=Certified(name, ClientFiles.inside(pki / name)),
-            policy=policy_of(POLICY),
+            policy=policy_of(POLICY.model_copy(update={"max_epsilon": max_epsilon})),
             clock=SystemClock(),
             rand=SystemRand(),
             trainer=InProcess(local, lost),
         )
 
-    async def work(site, run, names, *, lost=()):
+    async def work(site, run, names, *, lost=(), max_epsilon=None, until=None):
         tasks = {}
 
         def end(name):
@@ -77,9 +80,12 @@ def agents(pki, tmp_path):
 
         for name in names:
             gone = partial(end, name) if name in lost else None
-            tasks[name] = asyncio.ensure_future(agent(site, name, gone).run(until_done=True))
+            one = agent(site, name, gone, max_epsilon)
+            tasks[name] = asyncio.ensure_future(one.run(until_done=True))
         try:
-            return await site.ended(run)
+            while until is not None and not until():
+                await asyncio.sleep(0.02)
+            return None if until is not None else await site.ended(run)
         finally:
             for task in tasks.values():
                 task.cancel()
@@ -124,6 +130,39 @@ def test_everybody(served, agents):
         return run
 
     assert_near(served, agents, served(test), *ALL, rounds=2)
+
+
+def test_noise_of_the_clients_until_the_budget_is_spent(served, agents, tmp_path):
+    """Four agents noise and mask; to the round that would pass the budget nobody is asked."""
+    noise = {"noise_multiplier": 4.2, "max_norm": 1.0}
+    slow = {**ROUND, "step_s": 10.0}  # the accountant's library is read within the first step
+
+    async def test(site):
+        run = submit(site, rounds=9, round=slow, privacy={**noise, "budget": {"epsilon": 3.3}})
+        await agents(site, run, ALL, max_epsilon=99.0)
+        return run
+
+    run = served(test)
+    assert run.status == "failed"
+    assert isinstance(run.error, BudgetExhausted)
+    assert run.error.exit_code == 3
+    view = run.actor.conductor.view
+    assert [r["completed"] for r in view.rounds] == [4, 4]
+    assert [r["mechanism"] for r in view.rounds] == ["skellam", "skellam"]
+    ledger = PrivacyLedger(ledger_store(tmp_path / "runs" / LEDGER), run.name)
+    assert (ledger.standing().spent, ledger.standing().reserved) == (2, 0)
+    of_a_site = ledger_store(tmp_path / "state-a" / LEDGER)
+    assert len(of_a_site.read_log(of_a_site.logs()[0])) == 2 + 2  # limit, run, an attempt a round
+
+
+def test_a_site_that_allows_less_takes_no_part(served, agents, caplog):
+    async def test(site):
+        privacy = {"noise_multiplier": 6.0, "max_norm": 1.0}
+        run = submit(site, privacy=privacy, round={**ROUND, "deadline_s": 1.0, "retries": 0})
+        await agents(site, run, ALL, max_epsilon=0.5, until=lambda: "max_epsilon" in caplog.text)
+        assert not run.actor.conductor.view.rounds
+
+    served(test)
 
 
 def test_one_that_is_lost_while_it_trains(served, agents):
