@@ -35,9 +35,9 @@ def accuracy(*, epsilon: float, delta: float, seed: int) -> float:
 def mean_accuracy(*, epsilon: float, delta: float) -> float:
     """Return the mean over the seeds 42 to 46."""
     found = [accuracy(epsilon=epsilon, delta=delta, seed=seed) for seed in range(42, 47)]
-    print(" ".join(f"{a:.3f}" for a in found))
     return mean(found)
 
 
 if __name__ == "__main__":
-    print(f"{mean_accuracy(epsilon=float(sys.argv[1]), delta=float(sys.argv[2])):.3f}")
+    found = mean_accuracy(epsilon=float(sys.argv[1]), delta=float(sys.argv[2]))
+    sys.stdout.write(f"{found:.3f}\n")

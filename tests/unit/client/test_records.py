@@ -62,8 +62,8 @@ def test_the_owner_may_raise_the_limit_and_not_move_delta(plan):
 
 
 def test_no_noise_is_no_privacy(plan):
+    local = replace(plan.local, record=RecordPrivacy(1.0, 0.0))
     with pytest.raises(PlanError, match="protects nobody"):
-        local = replace(plan.local, record=RecordPrivacy(1.0, 0.0))
         reserve(ledger(MemoryLogStore()), replace(plan, local=local))
 
 
