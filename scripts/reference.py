@@ -211,6 +211,9 @@ def federation_keys() -> str:
     for name, model in _sections(fed.FederationFile).items():
         parts.append(f"## {name}\n\n{doc.first_line(model)}\n")
         parts.append(_keys(model, name))
+        for inner, below in _sections(model).items():
+            parts.append(f"### {inner}\n\n{doc.first_line(below)}\n")
+            parts.append(_keys(below, inner))
     return "\n".join(parts)
 
 

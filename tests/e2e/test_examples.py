@@ -109,3 +109,21 @@ def test_fashion_mnist_two_shards(tmp_path):
     setting = ("--set", "simulation.data=fashion_data:two_shards")
     result = simulate("fashion_mnist", *setting, cwd=tmp_path)
     assert mean(r["metrics"]["accuracy"] for r in result["rounds"][-5:]) >= 0.69
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("delta", "published"), [("0.1", 0.703), ("1e-4", 0.685)])
+def test_heart_with_record_privacy_is_near_flamby_s(delta, published):
+    """The same, with DP-SGD at epsilon 1: the mean of five seeds; its noise is never the same."""
+    pytest.importorskip("opacus")
+    pytest.importorskip("dp_accounting")
+    done = subprocess.run(
+        [sys.executable, "record_privacy.py", "1", delta],
+        cwd=EXAMPLES / "heart",
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(published, abs=0.03)

@@ -19,6 +19,7 @@ from choral.core.errors import ConfigError, PlanError, Refused
 from choral.core.plan import Plan
 from choral.federation.participant import NORM
 from choral.federation.secure import min_cohort_of, sizes_of
+from choral.privacy.vocabulary import DEFAULT_DELTA
 from choral.secagg.parameters import CORRUPT, Suite
 from choral.secagg.site import MAX_SUMS
 
@@ -33,8 +34,10 @@ class PolicyFile(Section):
     Attributes:
         secure_aggregation: `required`, `preferred` or `off`.
         min_cohort: Fewest clients in a sum that this site joins.
-        max_epsilon: Largest privacy loss of a run; a run without a mechanism is allowed only
-            where this is absent.
+        max_epsilon: Largest privacy loss; of a record over all runs where a plan protects records,
+            by the site's own ledger. A run without a mechanism is allowed only where this is
+            absent.
+        delta: That goes with it in the site's ledger, which keeps its first one.
         tasks: Tasks that may run here, such as `heart_task:task` or `model:linear`; `"*"` for all.
         models: Digests of model schemas that may be trained; absent for all.
         metrics: Metrics that may leave, in sums.
@@ -49,6 +52,7 @@ class PolicyFile(Section):
     secure_aggregation: Literal["required", "preferred", "off"] = "required"
     min_cohort: int = Field(default=3, ge=2)
     max_epsilon: float | None = Field(default=None, gt=0)
+    delta: float = Field(default=DEFAULT_DELTA, gt=0, lt=1)
     tasks: list[str] = Field(default_factory=list)
     models: list[str] | None = None
     metrics: list[str] = Field(default_factory=lambda: ["loss", "accuracy", "train_loss"])
@@ -229,8 +233,8 @@ def _metrics(policy: Policy, plan: Plan, size: int, now: time) -> str:
 
 def _privacy(policy: Policy, plan: Plan, size: int, now: time) -> str:
     most, terms = policy.file.max_epsilon, plan.privacy
-    if most is None:
-        return ""
+    if most is None or plan.local.record is not None:
+        return ""  # what a record may lose is for the site's ledger, which knows how many there are
     if terms is None:
         return f"`max_epsilon` is {most:g}, and the plan has no differential privacy"
     if terms.epsilon > most:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls, check_receipt, sha256_of
 from choral.client.policy import ANY, Policy, allowed_metrics, refusal
+from choral.client.records import Allowance
 from choral.client.secure import SecureRound, VectorFile
 from choral.client.settings import Settings
 from choral.client.spent import Spent
@@ -166,7 +167,11 @@ class Rounds:
         out = self._state / CONTRIBUTION
         metrics = self._policy.file.metrics
         request = Train(
-            plan_to_json(plan), model, out, None if ANY in metrics else frozenset(metrics)
+            plan_to_json(plan),
+            model,
+            out,
+            None if ANY in metrics else frozenset(metrics),
+            Allowance(self._policy.file.max_epsilon, self._policy.file.delta),
         )
         if isinstance(plan.aggregation, Secure):
             receipt = await self._secure(assignment, model, request, calls)

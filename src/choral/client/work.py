@@ -20,6 +20,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from choral.client.records import (
+    Allowance,
+    RecordLedger,
+    open_record_ledger,
+    trained_size,
+)
 from choral.client.settings import Local
 from choral.config.references import is_reference, resolve
 from choral.core.checks import one_of
@@ -39,7 +45,15 @@ from choral.core.tensors import decode_tensors, encode_tensors
 from choral.core.transform import Chain
 from choral.data import MappingSource, Schema, read_examples
 from choral.data.sources import examples_of
-from choral.federation.participant import NORM, Failed, Participant, overlay, own_code
+from choral.federation.participant import (
+    NORM,
+    Failed,
+    Participant,
+    check_record_privacy,
+    overlay,
+    own_code,
+)
+from choral.privacy.ledger import Reservation
 from choral.stores.files import sync_folder, write_durably
 from choral.system import SystemRand
 from choral.tasks.threads import one_thread
@@ -47,6 +61,7 @@ from choral.tasks.zoo import build as build_model
 from choral.wire.contributions import contribution_blocks
 from choral.wire.plans import plan_from_json
 
+NO_ALLOWANCE: Final = Allowance()
 MODEL: Final = "model:"
 PERSONAL: Final = "personal"
 _SUFFIX: Final = ".safetensors"
@@ -84,12 +99,14 @@ class Train:
         out: Where the contribution goes: the bytes to upload, or the ring's elements to be masked.
         metrics: Names of metrics that may leave, None for all; a plain contribution leaves out
             the others.
+        allowance: What may be learnt of a record.
     """
 
     plan: bytes
     model: Path
     out: Path
     metrics: frozenset[str] | None = None
+    allowance: Allowance = NO_ALLOWANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +196,7 @@ class _Desk:
         self._client = ClientId(local.client)
         self._raw: Any = None
         self._tasks: dict[tuple[str, str], Task] = {}
+        self._records: RecordLedger | None = None
         self._sources: dict[tuple[float, int], ClientSource] = {}
 
     def answer(self, request: Request) -> Answer:
@@ -213,6 +231,7 @@ class _Desk:
 
     def _train(self, request: Train, plan: Plan) -> Answer:
         params, participant = self._model(request.model, plan)
+        reserved = self._reserved(request, plan, participant)
         outcome = participant.attempt(
             self._client,
             overlay(params, self._personal(plan, before=plan.round)),
@@ -231,9 +250,26 @@ class _Desk:
             write_durably(
                 request.out, [np.ascontiguousarray(contribution.vector).view(np.uint8).data]
             )
+        if reserved is not None:
+            self._ledger(request.allowance).spend(reserved)
         if outcome.kept is not None:
             write_durably(kept_beside(request.out), encode_tensors(outcome.kept))
         return Trained(kept=outcome.kept is not None)
+
+    def _reserved(self, request: Train, plan: Plan, participant: Participant) -> Reservation | None:
+        """Reserve what a training with record-level privacy releases; None without it."""
+        if plan.local.record is None:
+            return None
+        check_record_privacy(participant.task, plan)
+        records = count_examples(self._source(plan).load(self._client).train)
+        size = trained_size(participant.spec)
+        ledger = self._ledger(request.allowance)
+        return ledger.reserve(plan, records=records, dimension=size)
+
+    def _ledger(self, allowance: Allowance) -> RecordLedger:
+        if self._records is None:
+            self._records = open_record_ledger(self._local.state, allowance, SystemRand())
+        return self._records
 
     def _measure(self, request: Measure, plan: Plan) -> Answer:
         params, participant = self._model(request.model, plan)

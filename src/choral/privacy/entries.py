@@ -41,6 +41,21 @@ NOTHING: Final = "0" * 64
 """The hash before the first entry."""
 
 
+def packed(releases: Sequence[Release]) -> list[dict[str, Any]]:
+    """Return releases as JSON objects: equal ones once, with `times`, where there are several."""
+    counts = Counter(releases)
+    return [r.as_json() | ({"times": n} if n > 1 else {}) for r, n in counts.items()]
+
+
+def unpacked(body: Sequence[Mapping[str, Any]]) -> tuple[Release, ...]:
+    """Return the releases that `packed` wrote."""
+    found: list[Release] = []
+    for one in body:
+        times = whole("times", one.get("times", 1), least=1)
+        found += [release_of({n: v for n, v in one.items() if n != "times"})] * times
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What may be released about a population, over all runs.
@@ -114,7 +129,7 @@ class RunTerms:
         """Return the terms as a JSON object."""
         return {
             "run": self.run,
-            "releases": [r.as_json() for r in self.releases],
+            "releases": packed(self.releases),
             "rounds": self.rounds,
             "selection": self.selection,
             "epsilon": self.epsilon,
@@ -246,7 +261,7 @@ def _opened(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
 
 def _run(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
     terms = body["terms"]
-    releases = tuple(release_of(r) for r in terms["releases"])
+    releases = unpacked(terms["releases"])
     run = RunTerms(terms["run"], releases, terms["rounds"], terms["selection"], terms["epsilon"])
     if run.run in state.runs or state.alone is not None or (body["alone"] and state.runs):
         raise TamperedLedger(f"entry {number}: run `{run.run}` cannot be opened there")
@@ -256,7 +271,7 @@ def _run(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
 
 
 def _reserved(state: LedgerState, number: int, body: Mapping[str, Any]) -> None:
-    releases = tuple(release_of(r) for r in body["releases"])
+    releases = unpacked(body["releases"])
     key = (body["run"], body["round"], body["attempt"], body["what"])
     if key in state.found or key[0] not in state.runs:
         raise TamperedLedger(f"entry {number} reserves what cannot be reserved")

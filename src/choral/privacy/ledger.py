@@ -37,7 +37,7 @@ from choral.core.ports import LogStore, Record
 from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.privacy.accounting import epsilon_of, slack, with_slack
 from choral.privacy.adapters import divergence_tradeoff, rdp_tradeoff, total_divergence
-from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms
+from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, packed
 from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
 _TRIES: Final = 1000
@@ -214,7 +214,7 @@ class PrivacyLedger:
                 return None
             after = self._after(state, terms, wanted)
             fields: dict[str, Any] = {"run": run, "round": round, "attempt": attempt, "what": what}
-            fields["releases"] = [r.as_json() for r in wanted]
+            fields["releases"] = packed(wanted)
             fields["epsilon"] = after if math.isfinite(after) else None
             return state.entry("reserved", fields)
 

@@ -197,6 +197,8 @@ def steps_of(local: Local, records: int) -> int:
     >>> steps_of(Local(steps=100), 16), steps_of(Local(epochs=2, batch_size=5), 16)
     (100, 8)
     """
+    if records < 1:
+        raise EmptyClient("a client without training examples")
     if local.steps is not None:
         return local.steps
     size = records if local.batch_size is None else min(local.batch_size, records)

@@ -10,7 +10,7 @@ from choral.core.aggregation import Plain, Secure
 from choral.core.errors import ConfigError
 from choral.core.exact import Encoding
 from choral.core.params import ClientId
-from choral.core.plan import Cohort, Local, Objective, Plan, Terms
+from choral.core.plan import Cohort, Local, Objective, Plan, RecordPrivacy, Terms
 from choral.core.protection import Protection
 
 FIELDS: dict[str, Any] = {
@@ -186,7 +186,9 @@ def test_the_smallest_local_hyper_parameters() -> None:
 def test_numbers_become_python_numbers() -> None:
     """A NumPy scalar would widen the arrays that it is multiplied with, and has no JSON."""
     given = Local(np.int64(2), np.int8(3), np.uint16(4), np.float64(1), np.bool_(False))
-    assert repr(given) == "Local(epochs=2, steps=3, batch_size=4, lr=1.0, shuffle=False)"
+    assert (
+        repr(given) == "Local(epochs=2, steps=3, batch_size=4, lr=1.0, shuffle=False, record=None)"
+    )
     assert repr(Terms(mu=np.float32(1))) == repr(Terms(mu=1)) == repr(Terms(mu=1.0))
     assert repr(Terms(mu=-0.0)) == repr(Terms(mu=0.0))
 
@@ -206,3 +208,28 @@ def test_defaults() -> None:
 def test_terms_out_of_range_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Terms(**bad)
+
+
+def test_record_privacy_is_in_the_digest_only_where_it_is() -> None:
+    assert "record" not in Local().as_json()
+    terms = RecordPrivacy(1.0, 1.1)
+    assert Local(record=terms).as_json()["record"]["noise_multiplier"] == 1.1
+    assert Local(record={"max_grad_norm": 1, "noise_multiplier": 1.1}).record == terms
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"max_grad_norm": 0, "noise_multiplier": 1}, "max_grad_norm"),
+        ({"max_grad_norm": 1}, "and not both"),
+        ({"max_grad_norm": 1, "noise_multiplier": 1, "epsilon": 1}, "and not both"),
+        ({"max_grad_norm": 1, "epsilon": 1}, "needs `delta` and `rounds`"),
+        ({"max_grad_norm": 1, "noise_multiplier": -1}, "noise_multiplier"),
+        ({"noise_multiplier": 1}, "needs `max_grad_norm`"),
+        ({"max_grad_norm": 1, "noise": 1}, "unknown key `noise`"),
+        (3, "expected terms"),
+    ],
+)
+def test_record_privacy_that_cannot_be(terms, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Local(record=terms)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from choral.core.aggregation import Secure
 from choral.core.canonical import canonical_json
 from choral.core.errors import Malformed, TransferError, WrongDigest
+from choral.core.plan import RecordPrivacy
 from choral.wire.plans import MAX_PLAN_BYTES, plan_from_json, plan_to_json
 
 
@@ -206,3 +207,13 @@ def test_arbitrary_json_is_malformed_and_nothing_else(body):
     except UnicodeEncodeError:  # a lone surrogate
         return
     refused(raw)
+
+
+def test_record_privacy_travels_both_ways(plan):
+    record = RecordPrivacy(1.0, epsilon=2.0, delta=1e-5, rounds=10)
+    private = replace(plan, local=replace(plan.local, record=record))
+    assert plan_from_json(plan_to_json(private), digest=private.digest).local.record == record
+    assert b'"record"' not in plan_to_json(plan)
+    bare = plan_to_json(private).replace(b'"rounds":10', b'"rounds":10,"secret":1')
+    with pytest.raises(Malformed, match="secret"):
+        plan_from_json(bare)
