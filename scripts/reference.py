@@ -265,7 +265,7 @@ def _default(section: str, name: str, default: Any) -> str:
         default = getattr(EFFECTIVE.get(section), name, None)
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return "" if default is None else f"`{default:g}`" if default != "" else ""
+    return f"`{default:g}`" if isinstance(default, int | float) else ""
 
 
 def named_parts() -> str:
