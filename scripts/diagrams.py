@@ -64,8 +64,11 @@ class Explored:
 def round_machine() -> Explored:
     """Return what a round's machine does."""
     explored = Explored(tuple(p.value for p in Phase), frozenset(p.value for p in ENDS))
-    for goal, grace_s in itertools.product((2, 3), (0.0, 5.0)):
-        policy = RoundPolicy(clients=3, goal=goal, quorum=2, grace_s=grace_s)
+    policies = [
+        RoundPolicy(clients=3, goal=goal, quorum=2, grace_s=grace_s)
+        for goal, grace_s in itertools.product((2, 3), (0.0, 5.0))
+    ]
+    for policy in (*policies, RoundPolicy(clients=3, whole=True)):
         start = RoundMachine(1, 1, policy=policy)
         _explore(explored, start, round_events, state=_round_state, table=ROUND_TABLE)
     all_rules_seen(explored, ROUND_TABLE)
@@ -153,6 +156,7 @@ def run_events(machine: RunMachine) -> Iterable[Any]:
     for client in CLIENTS[:2]:
         yield _event(ev.UpdateReceived, client=client, **at)
         yield _event(ev.ClientFailed, client=client, **at)
+    yield _event(ev.OverBudget, **at)
     yield from _steps(at, len(accepted))
 
 

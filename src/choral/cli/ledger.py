@@ -42,11 +42,11 @@ def _group() -> None:
 def show(population: _Population = None, storage: _Storage = None, as_json: _Json = False) -> None:
     """Show epsilon so far, what is left, and how many more rounds fit."""
     path = _database(storage)
-    populations = [_standing(ledger) for ledger in _ledgers(path, population)]
+    standings = [_standing(ledger) for ledger in _ledgers(path, population)]
     if as_json:
-        print(json.dumps({"ledger": str(path), "populations": populations}))
+        print(json.dumps({"ledger": str(path), "populations": standings}))
         return
-    for one in populations:
+    for one in standings:
         _print(one)
 
 
@@ -64,21 +64,17 @@ def verify(
                 ledger.check_witness(Head(witness["entries"], witness["head"]))
         head = ledger.verify()
         found.append({"population": ledger.population, "entries": head.length, "head": head.digest})
-    held = {one["population"] for one in found}
-    wanted = [w for w in seen if population in (None, w["population"])]
-    gone = [w["population"] for w in wanted if w["population"] not in held and _shared(path)]
-    if gone and population is not None:
-        raise RolledBackLedger(f"the ledger of `{gone[0]}` is gone: a run has seen it")
+    missing = {w["population"] for w in seen} - {one["population"] for one in found}
+    if missing and population is None and path.name == LEDGER:
+        raise RolledBackLedger(
+            f"the ledger of `{min(missing)}` is gone: a run has seen it",
+            hint="restore the newest copy of the database",
+        )
     if as_json:
         print(json.dumps({"ledger": str(path), "verified": True, "populations": found}))
         return
     for one in found:
         print(f"{one['population']}: {one['entries']} entries, head {one['head'][:16]}, verified")
-
-
-def _shared(path: Path) -> bool:
-    """Return whether a database is that of all runs, and not of one."""
-    return path.name == LEDGER
 
 
 def _database(storage: Path | None) -> Path:
