@@ -267,11 +267,13 @@ class Agent:
             raise Unavailable("the site's work took longer than it may")
         yield trained - self.clock.monotonic()
         body = self.field.stage.body(self.client, plan)
-        receipt = yield from self.upload(token, body, Kind.CONTRIBUTION, until=until)
+        receipt = yield from self.upload(token, plan, body, until=until)
         self._check(receipt, plan, body)
 
-    def upload(self, token: bytes, body: bytes, kind: Kind, *, until: float) -> Waits:
+    def upload(self, token: bytes, plan: Plan, body: bytes, *, until: float) -> Waits:
         """Send bytes; after a cut, go on where the coordinator has got to. Return the receipt."""
+        secure = isinstance(plan.aggregation, Secure)
+        kind = Kind.MASKED if secure else Kind.CONTRIBUTION
         sha256 = hashlib.sha256(body).hexdigest()
         state = {"offset": 0, "first": True}
 
@@ -283,7 +285,11 @@ class Agent:
                 state["offset"] = status
             state["first"] = False
             header = Header(kind, token, sha256, len(body), offset=state["offset"])
-            return (yield from self.ask("upload", header, self.again(body)[state["offset"] :]))
+            sent = self.again(body)
+            if secure:
+                attempt = (plan.round, plan.attempt)
+                self.field.spoken.vector(self.client, attempt, hashlib.sha256(sent).digest())
+            return (yield from self.ask("upload", header, sent[state["offset"] :]))
 
         return (yield from self.insist(once, until=until))
 
@@ -412,7 +418,7 @@ class Part:
         while self._mailbox.waiting:
             yield from self._take((yield from self._exchange(0.0)))
         body = bytes(self._files.masked)
-        receipt = yield from self._agent.upload(self._token, body, Kind.MASKED, until=self._until)
+        receipt = yield from self._agent.upload(self._token, self._plan, body, until=self._until)
         self._agent._check(receipt, self._plan, body)
 
 
