@@ -22,13 +22,13 @@ from choral.secagg import commands as cmd
 from choral.secagg.client import Client, Phase
 from choral.secagg.messages import Deliveries, Masked, decode, encode
 from choral.secagg.ports import MemoryOnce
-from choral.secagg.site import Expected
+from choral.secagg.site import Expected, _slot
 from choral.testing.faults.calls import Call
 from choral.testing.faults.checks import Checks, Spoken
 from choral.testing.faults.draws import Draws
 from choral.testing.faults.engine import Clock, Ended, Engine
 from choral.testing.faults.schedule import Schedule
-from choral.testing.faults.stage import Stage, key_of, ring_of, site_of
+from choral.testing.faults.stage import RUN, Stage, key_of, ring_of, site_of
 from choral.wire.frames import Header, Kind
 from choral.wire.joining import Join
 from choral.wire.mailbox import Mailbox
@@ -125,6 +125,13 @@ class Agent:
         self._waits: Waits | None = None
         self._call: Call | None = None
         self._failed = b""
+
+    def joined(self, round: int) -> bool:
+        """Return whether its memory holds that it has helped to unmask a sum of this round.
+
+        It may have ended after it wrote that down and before it said a word.
+        """
+        return self.once.read(_slot("joined", self.client, RUN, str(round))) is not None
 
     # --- as a process -----------------------------------------------------------------------------
 
