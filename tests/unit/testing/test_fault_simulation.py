@@ -26,10 +26,10 @@ SHARES = {
 @pytest.mark.parametrize(
     ("aggregation", "mode", "first", "count"),
     [
-        ("plain", "safety", 0, 250),
-        ("plain", "liveness", 0, 250),
-        ("secure", "safety", 0, 40),
-        ("secure", "liveness", 0, 40),
+        ("plain", "safety", 0, 150),
+        ("plain", "liveness", 0, 150),
+        ("secure", "safety", 0, 25),
+        ("secure", "liveness", 0, 25),
     ],
 )
 def test_no_invariant_breaks(aggregation, mode, first, count):
@@ -123,6 +123,13 @@ def test_a_schedule_that_holds_is_not_made_smaller():
 
     assert outcome.holds
     assert outcome.schedule == schedule_of(3)
+
+
+def test_a_client_that_ended_before_it_spoke_has_joined_all_the_same():
+    outcome = run_schedule(801903, mode="liveness", aggregation="secure")
+
+    assert outcome.holds, outcome.detail
+    assert outcome.status == "paused"
 
 
 def test_the_command_replays_a_seed(capsys):

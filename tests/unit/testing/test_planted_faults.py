@@ -14,7 +14,7 @@ from choral.coordinator.tickets import Arrived, Reported
 from choral.federation import events as ev
 from choral.federation.round import ROUND_TABLE, Phase, RoundMachine
 from choral.testing.faults import Fault, Parts, explore, schedule_of
-from choral.testing.faults.agent import Agent, Part, SimOnce
+from choral.testing.faults.agent import Agent, SimOnce
 from choral.testing.faults.calls import Later, Service
 from choral.testing.faults.disk import DiskBlobStore, DiskRunStore
 from choral.testing.faults.process import Process, SimActor
@@ -109,7 +109,6 @@ class Hasty(Service):
 
     def say(self, ticket, body):
         super().say(ticket, body)
-        self.host.acknowledged(ticket, body)
         ticket.hearing = Later()
         ticket.hearing.set_result(None)
 
@@ -153,20 +152,11 @@ class Remasking(Agent):
         self.tries += 1
         if self.tries == 1 or not self.field.schedule.suite:
             return body
-        fresh = bytes(b ^ self.tries for b in body)
-        self.field.spoken.vector(self.client, self.attempt, fresh)
-        return fresh
+        return bytes(b ^ self.tries for b in body)
 
-    def upload(self, token, body, kind, *, until):
+    def upload(self, token, plan, body, *, until):
         self.tries = 0
-        return super().upload(token, body, kind, until=until)
-
-
-class RemaskingPart(Part):
-    def _upload(self, message):
-        self._agent.attempt = self._attempt
-        self._agent.field.spoken.vector(self._agent.client, self._attempt, message.digest)
-        return super()._upload(message)
+        return super().upload(token, plan, body, until=until)
 
 
 def chosen_again():
@@ -246,12 +236,6 @@ def sent_anyway():
     return Parts(), patched(them=[(Outbox, "drop", lambda self: None)])
 
 
-def remasked():
-    from choral.testing.faults import agent
-
-    return Parts(agent=Remasking), patched(them=[(agent, "Part", RemaskingPart)])
-
-
 PLANTED = {
     "no dedupe of uploads": ("plain", "safety", no_dedupe),
     "receipt before the log": ("plain", "safety", receipt_before_log),
@@ -274,7 +258,11 @@ PLANTED = {
         lambda: (Parts(agent=Amnesiac), nullcontext()),
     ),
     "new tokens, contributions forgotten": ("plain", "safety", new_tokens),
-    "masked again for the same attempt": ("secure", "safety", remasked),
+    "masked again for the same attempt": (
+        "secure",
+        "safety",
+        lambda: (Parts(agent=Remasking), nullcontext()),
+    ),
     "survivors chosen again": ("secure", "liveness", chosen_again),
     "a timer lost at a restart": ("plain", "liveness", timer_lost),
     "an evaluation counted twice": ("plain", "safety", counted_twice),

@@ -22,13 +22,13 @@ from choral.secagg import commands as cmd
 from choral.secagg.client import Client, Phase
 from choral.secagg.messages import Deliveries, Masked, decode, encode
 from choral.secagg.ports import MemoryOnce
-from choral.secagg.site import Expected
+from choral.secagg.site import Expected, _slot
 from choral.testing.faults.calls import Call
 from choral.testing.faults.checks import Checks, Spoken
 from choral.testing.faults.draws import Draws
 from choral.testing.faults.engine import Clock, Ended, Engine
 from choral.testing.faults.schedule import Schedule
-from choral.testing.faults.stage import Stage, key_of, ring_of, site_of
+from choral.testing.faults.stage import RUN, Stage, key_of, ring_of, site_of
 from choral.wire.frames import Header, Kind
 from choral.wire.joining import Join
 from choral.wire.mailbox import Mailbox
@@ -125,6 +125,13 @@ class Agent:
         self._waits: Waits | None = None
         self._call: Call | None = None
         self._failed = b""
+
+    def joined(self, round: int) -> bool:
+        """Return whether its memory holds that it has helped to unmask a sum of this round.
+
+        It may have ended after it wrote that down and before it said a word.
+        """
+        return self.once.read(_slot("joined", self.client, RUN, str(round))) is not None
 
     # --- as a process -----------------------------------------------------------------------------
 
@@ -267,11 +274,13 @@ class Agent:
             raise Unavailable("the site's work took longer than it may")
         yield trained - self.clock.monotonic()
         body = self.field.stage.body(self.client, plan)
-        receipt = yield from self.upload(token, body, Kind.CONTRIBUTION, until=until)
+        receipt = yield from self.upload(token, plan, body, until=until)
         self._check(receipt, plan, body)
 
-    def upload(self, token: bytes, body: bytes, kind: Kind, *, until: float) -> Waits:
+    def upload(self, token: bytes, plan: Plan, body: bytes, *, until: float) -> Waits:
         """Send bytes; after a cut, go on where the coordinator has got to. Return the receipt."""
+        secure = isinstance(plan.aggregation, Secure)
+        kind = Kind.MASKED if secure else Kind.CONTRIBUTION
         sha256 = hashlib.sha256(body).hexdigest()
         state = {"offset": 0, "first": True}
 
@@ -283,7 +292,11 @@ class Agent:
                 state["offset"] = status
             state["first"] = False
             header = Header(kind, token, sha256, len(body), offset=state["offset"])
-            return (yield from self.ask("upload", header, self.again(body)[state["offset"] :]))
+            sent = self.again(body)
+            if secure:
+                attempt = (plan.round, plan.attempt)
+                self.field.spoken.vector(self.client, attempt, hashlib.sha256(sent).digest())
+            return (yield from self.ask("upload", header, sent[state["offset"] :]))
 
         return (yield from self.insist(once, until=until))
 
@@ -412,7 +425,7 @@ class Part:
         while self._mailbox.waiting:
             yield from self._take((yield from self._exchange(0.0)))
         body = bytes(self._files.masked)
-        receipt = yield from self._agent.upload(self._token, body, Kind.MASKED, until=self._until)
+        receipt = yield from self._agent.upload(self._token, self._plan, body, until=self._until)
         self._agent._check(receipt, self._plan, body)
 
 

@@ -250,6 +250,7 @@ class Service:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self._taken: dict[bytes, bytes] = {}
 
     def take(self, call: Call) -> None:
         """Answer a call, now or later."""
@@ -379,6 +380,7 @@ class Service:
             raise Malformed("a message of secure aggregation for work without it")
         for body in ticket.mailbox.take(message):
             if not ticket.over:
+                self._taken[ticket.token] = body
                 self.say(ticket, body)
         if ticket.hearing is None:
             self._hold(call, ticket, message.wait_s)
@@ -399,8 +401,6 @@ class Service:
         ticket.hearing = hearing
 
         def heard(stored: bool) -> None:
-            if stored:
-                self.host.acknowledged(ticket, body)
             self.host.engine.at(0.0, self.host.guard, _heard, hearing, stored)
 
         ticket.post(Said(ticket, body, heard))
@@ -416,6 +416,9 @@ class Service:
 
     def _give(self, call: Call, ticket: Ticket) -> None:
         if not call.gone:
+            body = self._taken.get(ticket.token)
+            if body is not None:  # the answer says that it is there
+                self.host.acknowledged(ticket, body)
             ended = ticket.over and not ticket.mailbox.waiting
             call.reply(ticket.mailbox.message(ticket.token, ended=ended))
 

@@ -284,10 +284,6 @@ class Spoken:
             for revealed in message.revealed:
                 self._share(client, attempt, revealed.dealer, revealed.kind, threshold)
 
-    def joined(self, round: int) -> int:
-        """Return how many clients have unmasked in a round: they join no other attempt of it."""
-        return sum(1 for _, joined in self._joined if joined == round)
-
     def vector(self, client: str, attempt: Attempt, digest: bytes) -> None:
         """Look at the digest of a masked vector that leaves, or is announced."""
         self._once(self._vectors[client, attempt], digest, f"{client} masks twice in {attempt}")

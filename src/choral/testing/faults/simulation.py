@@ -173,7 +173,7 @@ class Simulation:
         policy = self.stage.setup.policy.round
         if policy.secure is None:
             return False
-        left = self.schedule.clients - self.spoken.joined(round)
+        left = sum(not agent.joined(round) for agent in self.agents)
         return left < policy.cohort(CLIENTS[: self.schedule.clients]).quorum
 
     def _boot(self) -> None:
