@@ -202,6 +202,9 @@ def federation_keys() -> str:
     for name, model in _sections(fed.FederationFile).items():
         parts.append(f"## {name}\n\n{doc.first_line(model)}\n")
         parts.append(_keys(model, name))
+        for inner, section in _sections(model).items():
+            parts.append(f"### {inner}\n\n{doc.first_line(section)}\n")
+            parts.append(_keys(section, inner))
     return "\n".join(parts)
 
 
