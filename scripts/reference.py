@@ -228,7 +228,7 @@ def _keys(model: type[fed.Section], section: str) -> str:
             rows.append(f"| [`{key}`](#{key}) | section | | {text} |")
             continue
         kind = _kind(str(entry.annotation))
-        default = _default(section, name, entry.default)
+        default = "" if entry.is_required() else _default(section, name, entry.default)
         rows.append(f"| `{key}` | {kind} | {default} | {doc.cell(text)} |")
     return "\n".join(rows) + "\n"
 
