@@ -337,7 +337,6 @@ def tls_of(credentials: Callable[[], ServerCredentials]) -> grpc.ServerCredentia
     Every handshake takes the certificate that is in the files then; where they cannot be read, the
     one before.
     """
-
     last = _configuration(credentials())
 
     def newest() -> grpc.ServerCertificateConfiguration:
