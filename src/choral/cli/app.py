@@ -11,6 +11,7 @@ import typer
 from choral._version import __version__
 from choral.cli import (
     audit,
+    backup,
     bench,
     client,
     coordinator,
@@ -59,6 +60,7 @@ app.command("coordinator")(coordinator.command)
 app.command("client")(client.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
+app.command("backup")(backup.command)
 app.command("health", hidden=True)(health.command)
 app.add_typer(run_group, name="run")
 app.add_typer(models.app, name="models")

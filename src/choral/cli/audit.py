@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -122,6 +123,32 @@ def privacy(
     raise NotBuilt(
         "`choral audit privacy` is not built yet", hint=f"`choral run show {run}` says its epsilon"
     )
+
+
+def record(root: Path, kind: str, **fields: Any) -> None:
+    """Add what an operator did to the trail beside the runs, where a coordinator keeps one.
+
+    The coordinator's next checkpoint vouches for it.
+    """
+    from choral.stores.audit import DATABASE, open_trail
+    from choral.system import SystemClock
+
+    if not (root / DATABASE).exists():
+        return
+    trail, store = open_trail(root, key=None, now=SystemClock().wall)
+    try:
+        trail.note(kind, by=user(), **fields)
+        trail.flush()
+    finally:
+        store.close()
+
+
+def user() -> str:
+    """Return who works on this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 _CHAIN: Final = ("number", "previous", "hash", "at", "signature")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -91,6 +92,12 @@ def command(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Plain text, to a loopback address.")
     ] = False,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--store", metavar="URL", help="A database, an S3 bucket or a folder of blobs to reach."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Say what is installed, reachable, expired or misconfigured, and how to mend it.
@@ -98,7 +105,8 @@ def command(
     Exits with 2 where something must be mended.
     """
     found: list[Check] = []
-    for check in _all(config, credentials, coordinator, insecure=insecure):
+    checks = _all(config, credentials, coordinator, insecure=insecure)
+    for check in chain(checks, _stores(list(store or []))):
         found.append(check)
         if not as_json:
             _print(check)
@@ -131,6 +139,14 @@ def _all(
         where = files if isinstance(files, ClientFiles) else where
     if address is not None:
         yield from _reach(address, None if insecure else where)
+
+
+def _stores(urls: list[str]) -> Iterator[Check]:
+    from choral.cli.doctor_stores import store_check
+
+    for url in urls:
+        name, status, message, hint = store_check(url)
+        yield Check(name, Status(status), message, hint)
 
 
 # --- what is installed ----------------------------------------------------------------------------
@@ -384,6 +400,7 @@ def state_checks(folder: Path) -> Iterator[Check]:
 def federation_checks(path: Path, *, insecure: bool) -> Iterator[Check]:
     """Yield what is wrong with a federation file and with what it names."""
     from choral.cli.coordinator import server_files
+    from choral.cli.doctor_stores import folder_checks
     from choral.cli.simulate import storage_root
     from choral.config.federation import FederationFile, read_file
 
@@ -405,12 +422,8 @@ def federation_checks(path: Path, *, insecure: bool) -> Iterator[Check]:
         hint = "`tls: {folder: …}`, or `--insecure` for plain text on a loopback address"
         yield Check("certificates", Status.ERROR, f"{path} names no certificates", hint)
     root = storage_root(file)
-    there = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        yield Check("storage", Status.OK, f"runs rest in {root}")
-    else:
-        hint = "`storage: {path: …}`, or CHORAL_STORAGE_PATH"
-        yield Check("storage", Status.ERROR, f"{there} cannot be written to", hint)
+    for name, status, message, hint in folder_checks(root):
+        yield Check(name, Status(status), message, hint)
 
 
 def _setup(file: Any, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from choral.cli.audit import record, user
 from choral.core.checks import one_of
 from choral.core.errors import ConfigError, StoreError
 from choral.stores import registry
@@ -167,7 +167,8 @@ def promote(
     """Put a model into use: from here on it is `current`."""
     path = _root(path, config)
     found = registry.find(path, model)
-    _decided(registry.promote(path, found, by=by or _me(), at=_now(), note=note), as_json=as_json)
+    made = registry.promote(path, found, by=by or user(), at=_now(), note=note)
+    _decided(path, made, as_json=as_json)
 
 
 @app.command("rollback")
@@ -180,7 +181,7 @@ def rollback(
 ) -> None:
     """Put the model back into use that was before the present one."""
     path = _root(path, config)
-    _decided(registry.rollback(path, by=by or _me(), at=_now(), note=note), as_json=as_json)
+    _decided(path, registry.rollback(path, by=by or user(), at=_now(), note=note), as_json=as_json)
 
 
 @app.command("export")
@@ -334,7 +335,18 @@ def _lineage_rows(body: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _decided(made: registry.Decision, *, as_json: bool) -> None:
+def _decided(path: Path, made: registry.Decision, *, as_json: bool) -> None:
+    kind = "model.promoted" if made.action == registry.PROMOTE else "model.rolled_back"
+    record(
+        path,
+        kind,
+        run=made.run_id,
+        model_sha256=made.sha256,
+        previous=made.previous,
+        decided_by=made.by,
+        note=made.note,
+        decision=made.sequence,
+    )
     if as_json:
         print(json.dumps(asdict(made)))
         return
@@ -377,10 +389,3 @@ def _console() -> Console:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

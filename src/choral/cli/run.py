@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -77,6 +78,53 @@ def submit(
     with _calls(coordinator, credentials, insecure=insecure) as calls:
         run_id = calls.submit(body, request_id=secrets.token_hex(16))
     print(json.dumps({"run_id": run_id}) if as_json else run_id)
+
+
+@app.command("prune")
+def prune_runs(
+    keep: Annotated[int, typer.Option(min=0, help="How many of the newest runs stay.")],
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--path",
+            metavar="DIR",
+            envvar="CHORAL_STORAGE_PATH",
+            help="Folder of the runs; default `storage.path` of the federation file, else `runs`.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", envvar="CHORAL_CONFIG", help="The federation file, in YAML."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove the oldest completed runs from the storage on this machine.
+
+    Unfinished runs stay, and so does each run whose model is or was in use.
+    """
+    from choral.cli.audit import record
+    from choral.cli.simulate import storage_root
+    from choral.stores.prune import prune
+
+    root = path or (Path("runs") if config is None else storage_root(read_file(config)))
+    found = prune(root, keep=keep, dry_run=dry_run)
+    if found.removed and not dry_run:
+        record(root, "runs.pruned", runs=list(found.removed))
+    if as_json:
+        print(json.dumps({**asdict(found), "dry_run": dry_run}))
+        return
+    word = "would be removed" if dry_run else "removed"
+    for run in found.removed:
+        print(f"{word}: {run}")
+    print(
+        f"{len(found.removed)} {word}, {found.freed_bytes} bytes; {len(found.kept)} are new "
+        f"enough, {len(found.promoted)} stay for their models"
+    )
 
 
 @app.command("list")

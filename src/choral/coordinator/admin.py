@@ -43,6 +43,7 @@ class AdminService:
         pool: Threads for what takes time.
         verified: Whether clients' identities are proved by certificates.
         model_bytes: Largest built-in model that can be submitted.
+        note: Puts what an operator does on the audit trail.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class AdminService:
         pool: ThreadPoolExecutor,
         verified: bool,
         model_bytes: int,
+        note: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
         self._runs = runs
         self._desk = desk
@@ -67,6 +69,7 @@ class AdminService:
         self._pool = pool
         self._verified = verified
         self._model_bytes = model_bytes
+        self._note = note
 
     def _caller(self, call: str, request: Any, context: Context) -> Caller:
         caller = self._callers(context)
@@ -150,6 +153,7 @@ class AdminService:
         caller = self._caller("StopRun", request, context)
         run = self._run("StopRun", caller, request.run_id)
         words = "".join(c if c.isprintable() else " " for c in request.reason[:200])
+        self._note("run.stop", run=run.id, by=caller.id, reason=words)
         run.post(Stop(words or f"stopped by {caller.id}"))
         over = self._clock.monotonic() + STOPPING_S
         while not run.ended.is_set() and self._clock.monotonic() < over:
@@ -162,6 +166,7 @@ class AdminService:
         """Open the next round of a run that waits for an operator."""
         caller = self._caller("OpenRound", request, context)
         run = self._run("OpenRound", caller, request.run_id)
+        self._note("round.asked", run=run.id, by=caller.id)
         run.post(Open())
         return pb.OpenRoundResponse(protocol_version=PROTOCOL_VERSION)
 

@@ -349,6 +349,7 @@ class Server:
             pool=self._pool,
             verified=self._settings.credentials is not None,
             model_bytes=self._settings.model_bytes,
+            note=self.audit.trail.note,
         )
         note = self._refused
         streams = frozenset({"get_global_model", "WatchRun"})

@@ -118,7 +118,7 @@ def models(root: Path) -> tuple[list[Model], list[StoreError]]:
         )
     found, bad = [], []
     for path in sorted(root.glob(f"*/{LINEAGE}")):
-        if path.parent.name.endswith(".partial"):
+        if path.parent.name.endswith(".partial") or path.parent.name.startswith("."):
             continue
         try:
             found.append(_read(path))

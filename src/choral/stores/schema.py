@@ -43,6 +43,11 @@ def prepare(db: sa.Connection, *, name: str) -> None:
         _migrate(db, adopt=VERSION_TABLE not in tables)
 
 
+def format_of(db: sa.Connection) -> int | None:
+    """Return the format of a database's tables, None where there are none; nothing is changed."""
+    return _format(db, set(sa.inspect(db).get_table_names()))
+
+
 def _format(db: sa.Connection, tables: set[str]) -> int | None:
     """Return the format of the tables, None where there are none of ours."""
     if VERSION_TABLE in tables:

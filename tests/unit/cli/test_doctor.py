@@ -202,7 +202,14 @@ def test_a_federation_file(site):
     file.write_text("rounds: 2\nmodel: {type: linear, input_dim: 2}\ntls: {folder: server}\n")
     code, checks = look("--config", file)
     assert (code, errors(checks)) == (0, [])
-    assert {c["name"] for c in checks} == {"settings", "federation", "certificates", "storage"}
+    assert {c["name"] for c in checks} == {
+        "settings",
+        "federation",
+        "certificates",
+        "storage",
+        "storage: room",
+        "storage: speed",
+    }
     (site / "server" / "revoked.pem").unlink()
     code, checks = look("--config", file)
     assert code == 2

@@ -61,6 +61,7 @@ class Scripted:
         cut_upload: Frames after which the next upload breaks, once.
         fail_joins: So many first calls are answered by an error.
         refuse_joins: That error; a refusal is for every call.
+        head: Head of the audit trail in assignments and receipts.
         sign: Whether receipts are signed with the key that clients know.
     """
 
@@ -78,6 +79,7 @@ class Scripted:
         self.offsets, self.upload_offsets, self.frames = [], [], 0
         self.sinks, self.uploads, self.plans, self.receipts = {}, {}, {}, {}
         self.metadata = {}
+        self.head = b""
 
     # --- the script -------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Scripted:
         token = token or f"{client}-{plan.round}-{plan.attempt}".encode()
         self.plans[token] = (client, plan)
         size = len(self.models.get(plan.model_sha256, b""))
-        found = Assignment(token, plan, size, deadline_s, states)
+        found = Assignment(token, plan, size, deadline_s, states, self.head)
         self.answers[client].append(
             pb.JoinResponse(protocol_version=1, assignment=assignment_to_proto(found))
         )
@@ -171,7 +173,13 @@ class Scripted:
         client, plan = self.plans[header.token]
         self.uploads[header.token] = raw
         bare = Receipt(
-            plan.run_id, plan.round, plan.attempt, client, header.sha256, header.size_bytes
+            plan.run_id,
+            plan.round,
+            plan.attempt,
+            client,
+            header.sha256,
+            header.size_bytes,
+            self.head,
         )
         receipt = replace(bare, signature=self.receipt_key.sign(bare.stated()))
         self.receipts[header.sha256] = receipt

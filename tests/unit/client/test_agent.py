@@ -22,6 +22,7 @@ from choral.core.errors import (
 )
 from choral.core.tensors import decode_tensors
 from choral.data import Schema
+from choral.federation.audit import Head
 from choral.wire.joining import Blob
 from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
@@ -80,6 +81,26 @@ def test_the_child_gives_the_same_bits_and_goes_on_between_rounds(federation, me
     meet(federation, "a", child=True)
     for token, plan in zip(tokens, plans, strict=True):
         assert script.uploads[token] == federation.expected_bytes("a", plan)
+
+
+def test_a_coordinator_that_was_set_back_gets_no_work(federation, meet, caplog):
+    script = federation.script
+    script.head = Head(5, "ab" * 32).encode()
+    script.assign("a", federation.plan)
+    meet(federation, "a")
+    assert not script.failures
+    later = replace(federation.plan, round=2)
+    for head in (Head(4, "ab" * 32), Head(5, "cd" * 32)):
+        script.head = head.encode()
+        token = script.assign("a", later, token=head.encode())
+        meet(federation, "a")
+        assert script.failures[token][0] == "rolled_back_audit"
+        assert token not in script.uploads
+    assert "set back to an older state" in caplog.text
+    script.head = Head(6, "ef" * 32).encode()
+    token = script.assign("a", later)
+    meet(federation, "a")
+    assert token in script.uploads
 
 
 def test_a_failed_run_ends_it_with_what_happened(federation, meet):

@@ -23,6 +23,7 @@ from choral.pki.tls import open_tls, revoke_certificates, sign
 from choral.pki.trial import trial_federation
 from choral.stores.audit import read_trail
 from choral.wire.receipts import receipt_from_proto
+from choral.wire.v1 import admin_pb2 as admin
 
 
 def kinds(records: list[Record]) -> list[str]:
@@ -157,6 +158,18 @@ def test_a_round_that_failed_says_why(served, tmp_path):
     bodies = {r.kind: r.body for r in read_trail(tmp_path / "runs")}
     assert bodies["round.aborted"]["failed"] == {"rolled_back_audit": 1}
     assert bodies["run.ended"]["status"] == "failed"
+
+
+def test_what_an_operator_does_is_on_the_trail_by_name(served, tmp_path):
+    async def test(site):
+        run = site.submit()
+        oz = await site.caller("oz")
+        stop = admin.StopRunRequest(protocol_version=1, run_id=run.id, reason="enough")
+        await oz.admin.StopRun(stop)
+
+    served(test)
+    (body,) = (r.body for r in read_trail(tmp_path / "runs") if r.kind == "run.stop")
+    assert (body["by"], body["reason"]) == ("oz", "enough")
 
 
 # --- certificates ---------------------------------------------------------------------------------
