@@ -135,6 +135,8 @@ def postgres_url(postgres_server, _fresh_names):
     import psycopg
 
     schema = next(_fresh_names)
+    with suppress(subprocess.SubprocessError):
+        postgres_server.start()  # where it has ended meanwhile
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as db:
         db.execute(f"CREATE SCHEMA {schema}")
     return f"{postgres_server.get_uri()}&options=-csearch_path%3D{schema}"

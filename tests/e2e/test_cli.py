@@ -229,7 +229,7 @@ def test_too_few_clients_fail_the_run_with_its_json(site):
     assert not list(site.glob("runs/*"))
 
 
-@pytest.mark.parametrize("command", ["new", "ledger", "audit", "report"])
+@pytest.mark.parametrize("command", ["new", "report"])
 def test_what_is_not_built_says_so(command, tmp_path):
     done = choral(command, "--whatever", cwd=tmp_path, check=2)
     assert f"`choral {command}` is not built yet" in done.stderr
@@ -286,7 +286,8 @@ def start_and_kill(arguments, cwd, after_round):
         cwd=cwd,
     )
     for line in process.stderr:
-        if line.startswith(f"round {after_round}/"):
+        shown = re.match(r"round (\d+)/", line)  # a busy machine shows fewer of them
+        if shown and int(shown.group(1)) >= after_round:
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
