@@ -183,14 +183,23 @@ def check_record_privacy(task: Task, plan: Plan) -> None:
     """Refuse a plan whose record-level privacy the task would ignore.
 
     Raises:
-        PlanError: The task does not say `record_privacy = True`.
+        PlanError: The task does not say `record_privacy = True`, or says so of another `train`.
     """
-    if plan.local.record is not None and getattr(task, "record_privacy", False) is not True:
+    if plan.local.record is not None and not _keeps_records(task):
         why = getattr(task, "no_record_privacy", "it does not say `record_privacy = True`")
         raise PlanError(
             f"{type(task).__name__} does not train with record-level privacy: {why}",
             hint="`LinearTask` and `TorchTask` do; or choose a privacy mode without it",
         )
+
+
+def _keeps_records(task: Task) -> bool:
+    """Return whether a task says it; a class that has its own `train` must say it again."""
+    for where in (task, *type(task).__mro__):
+        said: dict[str, Any] = dict(getattr(where, "__dict__", {}))
+        if "record_privacy" in said or "train" in said:
+            return said.get("record_privacy") is True
+    return False
 
 
 @contextmanager

@@ -84,3 +84,27 @@ def test_the_policy_leaves_records_to_the_ledger(plan):
 
     assert why(plan) is None
     assert "no differential privacy" in why(replace(plan, local=Local())).message
+
+
+def test_an_agent_reserves_before_it_trains_and_refuses_what_it_cannot_afford(federation, meet):
+    local = Local(steps=4, batch_size=4, record=RecordPrivacy(1.0, 2.0))
+    plans = [replace(federation.plan, local=local, round=r) for r in (1, 2)]
+    one = ledger(MemoryLogStore()).reserve(plans[0], records=16, dimension=4).epsilon.value
+    policy = policy_of(
+        PolicyFile(
+            secure_aggregation="off",
+            min_cohort=2,
+            tasks=["*"],
+            max_epsilon=1.05 * one,
+            delta=1e-3,
+        )
+    )
+    tokens = [federation.script.assign("a", plan) for plan in plans]
+    meet(federation, "a", policy=policy)
+    assert b"train_loss" not in federation.script.uploads[tokens[0]]
+    assert tokens[1] not in federation.script.uploads
+    (refused,) = federation.script.failures.values()
+    assert "budget" in str(refused)
+    state = federation.folder / "state-a"
+    found = open_record_ledger(state, Allowance(delta=1e-3), SystemRand())
+    assert found.epsilon().value == pytest.approx(one)

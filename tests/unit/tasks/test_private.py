@@ -165,6 +165,20 @@ def test_a_task_that_would_ignore_it_is_refused(make_plan, counting):
     check_record_privacy(counting, make_plan())
 
 
+def test_a_subclass_with_its_own_training_must_say_it_again(make_plan):
+    class Silent(LinearTask):
+        def train(self, params, data, plan, key):
+            raise AssertionError
+
+    class Loud(Silent):
+        record_privacy = True
+
+    plan = make_plan(record=record(1.0))
+    with pytest.raises(PlanError, match="record_privacy = True"):
+        check_record_privacy(Silent("linear", input_dim=4), plan)
+    check_record_privacy(Loud("linear", input_dim=4), plan)
+
+
 def test_scikit_learn_is_refused_by_name(make_plan):
     from sklearn.linear_model import SGDClassifier
 
