@@ -107,6 +107,9 @@ CLIENT = admin.ClientSummary(
 MESSAGES = {
     "ack": pb.Ack(protocol_version=1),
     "assignment": ASSIGNMENT,
+    "assignment_audit_head": pb.Assignment(
+        run_id="heart-1", round=3, attempt=2, token=TOKEN, audit_head=b"\xee" * 40
+    ),
     "blob": pb.Blob(name="drift", sha256=OTHER, size_bytes=77),
     "chunk": transfer_pb2.Chunk(crc32=0, offset=0, data=b""),
     "client_summary": CLIENT,

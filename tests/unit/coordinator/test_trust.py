@@ -230,7 +230,11 @@ def test_work_of_a_revoked_client_is_lost_and_the_round_is_tried_again(served, o
         revoke(own, "a")
         await refused_soon(a.join())
         await site.server.watch.look()
-        await together(b, await site.caller("c"))
+        c = await site.caller("c")
+        other = asyncio.ensure_future(c.work())
+        while (mine := await b.work()).plan.attempt == 1:
+            await asyncio.sleep(0.01)  # the run has not heard of it yet
+        await asyncio.gather(b.contribute(mine), c.contribute(await other))
         result = await site.ended(run)
         assert run.status == "completed", run.reason
         assert result["rounds"][0]["attempt"] == 2
