@@ -320,7 +320,7 @@ def test_resume_finds_the_newest_run_and_refuses_another_configuration(site):
         text=True,
         cwd=site,
         # a shell that starts tests in the background lets them ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     lines = []
     for line in process.stderr:
