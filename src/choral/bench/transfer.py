@@ -114,7 +114,7 @@ async def _serve_until_closed(pipe: Connection, job: _Job) -> None:
     credentials = load_server(ServerFiles.inside(job.folder / "coordinator"), at=datetime.now(UTC))
     server = aio.server(options=CHANNEL_OPTIONS)
     server.add_generic_rpc_handlers((coordinator_handler(_service(job, credentials)), _raw(job)))
-    port = server.add_secure_port("127.0.0.1:0", tls_of(lambda: credentials))
+    port = server.add_secure_port("127.0.0.1:0", tls_of(credentials))
     await server.start()
     pipe.send(port)
     while True:

@@ -40,7 +40,7 @@ from choral.coordinator.uploads import Kept
 from choral.coordinator.watch import Watch
 from choral.coordinator.welcome import Welcome
 from choral.coordinator.world import Keys, World
-from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError, Unavailable
+from choral.core.errors import ConfigError, Fenced, StoreError, Unavailable
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.selection import Strata
@@ -273,7 +273,7 @@ class Server:
             if credentials is None:
                 port = self._server.add_insecure_port(listen)
             else:
-                port = self._server.add_secure_port(listen, tls_of(credentials))
+                port = self._server.add_secure_port(listen, tls_of(credentials()))
         except RuntimeError:
             port = 0
         if not port:
@@ -415,27 +415,15 @@ def own_key(path: Path) -> SigningKey:
     return keys.load_signing_key(path)
 
 
-def tls_of(credentials: Callable[[], ServerCredentials]) -> grpc.ServerCredentials:
+def tls_of(credentials: ServerCredentials) -> grpc.ServerCredentials:
     """Return TLS that lets in only whom the federation's authority has signed.
 
-    Every handshake takes the certificate that is in the files then; where they cannot be read, the
-    one before.
+    The certificate stays until the process ends: gRPC's credentials that change while they serve
+    free the old ones under a handshake that still uses them, and that ends the process.
     """
-    last = _configuration(credentials())
-
-    def newest() -> grpc.ServerCertificateConfiguration:
-        nonlocal last
-        try:
-            last = _configuration(credentials())
-        except ChoralError as error:
-            LOG.error("the coordinator's certificates: %s", error)
-        return last
-
-    return grpc.dynamic_ssl_server_credentials(last, newest, require_client_authentication=True)
-
-
-def _configuration(found: ServerCredentials) -> grpc.ServerCertificateConfiguration:
-    tls = found.tls
-    return grpc.ssl_server_certificate_configuration(
-        [(tls.key, tls.certificate)], root_certificates=tls.authority
+    tls = credentials.tls
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)],
+        root_certificates=tls.authority,
+        require_client_auth=True,
     )

@@ -50,6 +50,7 @@ class Watch:
         self._pool = pool
         self._admitted: dict[ClientId, int] = {}
         self._revoked: frozenset[int] | None = None
+        self._certificate: bytes | None = None
         self._said: dict[str, str] = {}
 
     def admitted(self, who: Identity) -> None:
@@ -112,6 +113,9 @@ class Watch:
         if self._credentials is None:
             return
         found: ServerCredentials = await self._elsewhere(self._credentials)
+        if self._certificate not in (None, found.tls.certificate):
+            LOG.warning("the coordinator has a new certificate; a restart shows it to the clients")
+        self._certificate = found.tls.certificate
         before, self._revoked = self._revoked, found.revoked
         gone = [c for c, serial in self._admitted.items() if serial in found.revoked]
         if before is not None and before != found.revoked:
