@@ -7,6 +7,8 @@ STAMP := .venv/.choral-setup
 # uv does not read pip's settings; this lets it see wheels that pip is told about.
 export UV_FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 WORKERS ?= 2
+# The suite starts hundreds of processes; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test nightly check docs format clean
 

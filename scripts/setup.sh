@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 python=${1:-python3}
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-.venv/bin/uv pip install --quiet --constraint constraints.txt --editable '.[torch,sklearn,parquet,onnx,postgres,s3,dp,dev,docs]'
+# Tests and demo start many processes: compiled once here, not by each of them.
+.venv/bin/uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable '.[torch,sklearn,parquet,onnx,postgres,s3,dp,dev,docs]'
