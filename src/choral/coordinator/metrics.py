@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from choral.core.ports import Observer
 from choral.federation import events as ev
@@ -37,10 +45,16 @@ class Metrics:
         self._bytes = Counter("choral_bytes", "Bytes of committed rounds", ["way"], registry=on)
         self._runs = Counter("choral_runs", "Runs by how they ended", ["status"], registry=on)
         self._round = Gauge("choral_round", "Newest committed round of any run", registry=on)
+        self._tasks = Gauge("choral_tasks", "Tasks of the event loop", registry=on)
+        ProcessCollector(registry=on)
 
     def refused(self, call: str, code: str) -> None:
         """Count a call that was refused."""
         self._rejects.labels(call, code).inc()
+
+    def on_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count the tasks of a loop whenever somebody asks."""
+        self._tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def observer(self) -> Observer:
         """Return an observer of one run."""

@@ -280,6 +280,7 @@ class Server:
             raise ConfigError(
                 f"cannot listen on {listen}", hint="is the port in use? `--listen HOST:PORT`"
             )
+        self.metrics.on_loop(asyncio.get_running_loop())
         self._watching = asyncio.create_task(self.watch.run())
         host = listen.rsplit(":", 1)[0]
         self.address = f"{host}:{port}"

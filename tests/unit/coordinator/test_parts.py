@@ -186,5 +186,20 @@ def test_metrics_have_no_label_of_a_client():
         'choral_rounds_total{outcome="no_quorum"} 1.0',
         'choral_runs_total{status="failed"} 1.0',
         'choral_rejected_calls_total{call="JoinRound",code="refused"} 1.0',
+        "process_open_fds",
+        "process_resident_memory_bytes",
     ):
         assert line in text
+
+
+def test_metrics_count_the_tasks_of_the_loop():
+    metrics = Metrics()
+
+    async def test():
+        metrics.on_loop(asyncio.get_running_loop())
+        others = [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]
+        assert b"choral_tasks 4.0" in metrics.text()
+        for task in others:
+            task.cancel()
+
+    asyncio.run(test())

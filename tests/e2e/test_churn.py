@@ -1,0 +1,239 @@
+"""Clients that are killed again and again: rounds commit, clients come back, memory stays flat.
+
+A client's update is one-hot and every round is a mean, so the elements of the model sum to the
+number of rounds: whoever were lost or counted twice would show.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.xdist_group("processes"),
+    pytest.mark.timeout(3600),
+]
+
+TASK = '''
+import time
+
+import choral
+import numpy as np
+from choral.core.update import Update
+
+
+class OneHot:
+    """A client's update counts that client once."""
+
+    def init(self, key):
+        return {"w": np.zeros(COUNT, np.float32)}
+
+    def train(self, params, data, plan, key):
+        time.sleep(PAUSE)
+        return Update(np.eye(COUNT, dtype=np.float32)[data[0]], 1.0, {"train_loss": 0.5})
+
+    def evaluate(self, params, data):
+        return {"sum": float(np.sum(params["w"], dtype=np.float64))}
+
+
+task = OneHot()
+
+
+def data(client):
+    return choral.ClientData([int(client)], [int(client)])
+'''
+FILE = """
+name: churn
+task: onehot:task
+rounds: {rounds}
+clients_per_round: {count}
+aggregation: {aggregation}
+strategy: {{name: fedavg, weighting: uniform}}
+round: {{quorum: {quorum}, deadline_s: 10, step_s: 4, backoff_s: 0.1, retries: 5}}
+start: {{wait_s: 120}}
+evaluation: {{clients: true, every: 0}}
+storage: {{path: runs}}
+seed: 1
+"""
+
+
+def port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class Client:
+    """A client that is started again whenever it was killed, as an init system would."""
+
+    def __init__(self, folder, name, address):
+        self.folder, self.name = folder, name
+        self.words = ["client", "--id", name, "--coordinator", address, "--data", "onehot:data"]
+        self.words += ["--state", f"state-{name}", "--insecure", "--until-done"]
+        self.process, self.back_s, self.kills = None, [], 0
+        self._over = False
+        self.thread = threading.Thread(target=self._supervise, daemon=True)
+        self.thread.start()
+
+    def _supervise(self):
+        while not self._over:
+            started = time.monotonic()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "choral", *self.words],
+                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            for line in self.process.stderr:
+                if "connected to" in line:
+                    self.back_s.append(time.monotonic() - started)
+            if self.process.wait() != -signal.SIGKILL:
+                return
+
+    def kill(self):
+        """Kill it, unless it is not back yet."""
+        if len(self.back_s) > self.kills and self.process.poll() is None:
+            self.kills += 1
+            self.process.kill()
+
+    def stop(self):
+        self._over = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+        self.thread.join(10)
+
+
+class Federation:
+    """A coordinator process and its clients."""
+
+    def __init__(self, folder, *, rounds, count, quorum, aggregation="plain", pause=0.0):
+        task = TASK.replace("COUNT", str(count)).replace("PAUSE", str(pause))
+        (folder / "onehot.py").write_text(task)
+        (folder / "file.yaml").write_text(
+            FILE.format(rounds=rounds, count=count, quorum=quorum, aggregation=aggregation)
+        )
+        address, self.metrics = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
+        self.folder, self.log = folder, folder / "log"
+        with self.log.open("w") as log:
+            self.coordinator = subprocess.Popen(
+                [sys.executable, "-m", "choral", "coordinator", "--config", "file.yaml",
+                 "--insecure", "--listen", address, "--metrics", self.metrics, "--json"],
+                cwd=folder, stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        self.clients = [Client(folder, str(n), address) for n in range(count)]
+        self._read, self._events = 0, []
+
+    def events(self, kind):
+        with self.log.open() as log:
+            log.seek(self._read)
+            text = log.read()
+        whole = text.rpartition("\n")[0]
+        self._read += len(whole.encode()) + bool(whole)
+        self._events += [json.loads(line) for line in whole.splitlines()]
+        return [e for e in self._events if e.get("event") == kind]
+
+    def numbers(self):
+        """Descriptors, tasks, threads and resident bytes of the coordinator."""
+        with urlopen(f"http://{self.metrics}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = dict(re.findall(r"^(\w+) ([\d.e+]+)$", text, re.MULTILINE))
+        threads = len(os.listdir(f"/proc/{self.coordinator.pid}/task"))
+        names = "process_open_fds", "choral_tasks", "process_resident_memory_bytes"
+        descriptors, tasks, resident = (float(found[n]) for n in names)
+        return descriptors, tasks, threads, resident
+
+    def running(self):
+        return self.coordinator.poll() is None
+
+    def result(self):
+        assert self.coordinator.wait(60) == 0, self.log.read_text()[-4000:]
+        return json.loads(next((self.folder / "runs").glob("churn-*/result.json")).read_text())
+
+    def stop(self):
+        for client in self.clients:
+            client.stop()
+        if self.running():
+            self.coordinator.kill()
+        self.coordinator.wait(10)
+
+
+@pytest.fixture
+def federation(tmp_path):
+    made = []
+
+    def make(**options):
+        made.append(Federation(tmp_path, **options))
+        return made[0]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.mark.parametrize(("aggregation", "rounds"), [("plain", 200), ("secure", 60)])
+def test_a_third_of_the_clients_is_killed_in_every_round(
+    aggregation, rounds, federation, record_property
+):
+    chance = np.random.default_rng(7)
+    found = federation(rounds=rounds, count=10, quorum=5, aggregation=aggregation, pause=0.2)
+    seen = 0
+    while found.running():
+        opened = len(found.events("cohort_chosen"))
+        if opened > seen:
+            seen = opened
+            for at in chance.choice(10, 3, replace=False):
+                time.sleep(chance.uniform(0, 0.2))
+                found.clients[at].kill()
+        time.sleep(0.02)
+    result = found.result()
+    kills = sum(c.kills for c in found.clients)
+    back = sorted(s for c in found.clients for s in c.back_s[1:])
+    tried = [r["attempt"] for r in result["rounds"]]
+    print(
+        f"{len(tried)} of {rounds} rounds, {kills} kills, {sum(t > 1 for t in tried)} rounds tried "
+        f"again, back after {back[len(back) // 2]:.1f} s (median), {back[-1]:.1f} s (most)"
+    )
+    record_property("seconds until back, 95 %", back[int(0.95 * len(back))])
+    assert result["status"] == "completed"
+    assert [r["round"] for r in result["rounds"]] == list(range(1, rounds + 1))
+    assert all(5 <= r["completed"] <= 10 for r in result["rounds"])
+    assert result["metrics"]["sum"] == pytest.approx(rounds, rel=1e-3)
+    assert kills >= rounds  # 3 a round, but for those that were not back yet
+    assert back[int(0.95 * len(back))] < 5
+
+
+def test_two_thousand_rounds_leave_nothing_behind(federation, record_property):
+    rounds, chance = int(os.environ.get("CHORAL_SOAK_ROUNDS", "2000")), np.random.default_rng(8)
+    found = federation(rounds=rounds, count=20, quorum=10)
+    samples, killed = [], 0
+    while found.running():
+        done = len(found.events("committed"))
+        if done >= 10 * (killed + 1):
+            killed += 1
+            found.clients[chance.integers(20)].kill()
+        if done >= 20 * (len(samples) + 1):
+            try:
+                samples.append((done, *found.numbers()))
+            except OSError:
+                break  # it has ended
+        time.sleep(0.05)
+    result = found.result()
+    assert len(result["rounds"]) == rounds
+    assert result["metrics"]["sum"] == pytest.approx(rounds, rel=1e-3)
+    done, *numbers, resident = np.array(samples[len(samples) // 4 :]).T  # pools are full by then
+    slope = np.polyfit(done, resident, 1)[0] * 1000 / 1e6
+    record_property("MB per 1000 rounds", slope)
+    print(f"{slope:.2f} MB per 1000 rounds, {resident[-1] / 1e6:.0f} MB at the end")
+    for name, values in zip(("descriptors", "tasks", "threads"), numbers, strict=True):
+        half = len(values) // 2
+        print(f"{name}: {values.min():.0f} to {values.max():.0f}")
+        assert np.median(values[half:]) <= np.median(values[:half]) + 2, name
+    assert slope <= 1
