@@ -221,13 +221,17 @@ class PrivacyLedger:
         self._append(decide)
         return self.reservation(run, round=round, attempt=attempt, what=what)
 
-    def spend(self, reservation: Reservation) -> None:
+    def spend(self, reservation: Reservation) -> bool:
         """Record that a reservation was committed. Spending it again changes nothing.
+
+        Returns:
+            Whether it was this call that recorded it. Of all who spend one reservation, that is
+            one: who must not release twice under it releases only then.
 
         Raises:
             Refused: It was voided.
         """
-        self._settle(reservation.number, "spent", {})
+        return self._settle(reservation.number, "spent", {})
 
     def void(self, reservation: Reservation, *, reason: str) -> None:
         """Record that a reservation released nothing. Voiding it again changes nothing.
@@ -359,13 +363,16 @@ class PrivacyLedger:
             self._state.add(record)
         return len(records)
 
-    def _append(self, decide: Callable[[LedgerState], Record | None]) -> None:
-        """Append what is decided on all entries; decide anew where others were faster."""
+    def _append(self, decide: Callable[[LedgerState], Record | None]) -> bool:
+        """Append what is decided on all entries; decide anew where others were faster.
+
+        Returns whether there was something to append.
+        """
         self._catch_up()
         for _ in range(_TRIES):
             record = decide(self._state)
             if record is None:
-                return
+                return False
             try:
                 self._store.append_log(self._log, [record], expect=len(self._state.digests))
             except Conflict:
@@ -375,10 +382,10 @@ class PrivacyLedger:
                     ) from None
                 continue
             self._state.add(record)
-            return
+            return True
         raise Conflict(f"ledger `{self.population}` grew {_TRIES} times while one entry was made")
 
-    def _settle(self, number: int, kind: str, fields: dict[str, Any]) -> None:
+    def _settle(self, number: int, kind: str, fields: dict[str, Any]) -> bool:
         def decide(state: LedgerState) -> Record | None:
             booked = state.booked.get(number)
             if booked is None:
@@ -389,7 +396,7 @@ class PrivacyLedger:
                 raise Refused(f"reservation {number} is {booked.state} and cannot be {kind}")
             return state.entry(kind, {"reservation": number, **fields})
 
-        self._append(decide)
+        return self._append(decide)
 
     def _needs_all(self, state: LedgerState, terms: RunTerms) -> bool:
         """Return whether a run's plan fits by the bound for fixed parameters alone."""
