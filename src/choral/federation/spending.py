@@ -43,11 +43,19 @@ class Witness:
         population: Whose.
         entries: How many it held.
         head: Hash of the last.
+        run: The run that saw it, where that is known. A run without a budget has a ledger of its
+            own, under its own name.
     """
 
     population: str
     entries: int
     head: str
+    run: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is the ledger of people, and not of one run alone."""
+        return self.population != self.run
 
 
 class Spending:

@@ -41,6 +41,19 @@ NOTHING: Final = "0" * 64
 """The hash before the first entry."""
 
 
+LOGS: Final = "ledger/"
+"""How the names of logs begin that are ledgers."""
+
+
+def log_of(population: str) -> str:
+    """Return the name of the log of a population's ledger.
+
+    >>> log_of("heart")
+    'ledger/heart'
+    """
+    return f"{LOGS}{population}"
+
+
 def packed(releases: Sequence[Release]) -> list[dict[str, Any]]:
     """Return releases as JSON objects: equal ones once, with `times`, where there are several."""
     counts = Counter(releases)

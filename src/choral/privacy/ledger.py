@@ -37,7 +37,7 @@ from choral.core.ports import LogStore, Record
 from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.privacy.accounting import epsilon_of, slack, with_slack
 from choral.privacy.adapters import divergence_tradeoff, rdp_tradeoff, total_divergence
-from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, packed
+from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, log_of, packed
 from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
 _TRIES: Final = 1000
@@ -116,7 +116,7 @@ class PrivacyLedger:
         if not population or not population.isprintable() or "/" in population:
             raise ConfigError(f"population {population!r}: expected a word without `/`")
         self._store = store
-        self._log = f"ledger/{population}"
+        self._log = log_of(population)
         self.population = population
         self._state = LedgerState()
         self._known: dict[frozenset[tuple[Release, int]], Epsilon] = {}
