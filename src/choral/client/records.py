@@ -25,6 +25,8 @@ LEDGER: Final = "records.db"
 POPULATION: Final = "records"
 _NO_LIMIT: Final = 1e9
 """The ledger's own limit: the site's is the policy's, which its owner may change."""
+_AIM: Final = 8.0
+"""Epsilon that the ledger's bound is made for where the policy has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class RecordLedger:
     """
 
     def __init__(self, store: LogStore, allowance: Allowance, rand: Rand) -> None:
-        self._ledger = PrivacyLedger(store, POPULATION)
+        aim = allowance.epsilon or _AIM
+        self._ledger = PrivacyLedger(store, POPULATION, aim=aim)
         self._limit = allowance.epsilon
         self._rand = rand
         self._ledger.open(

@@ -128,6 +128,13 @@ class _RunNotes:
         self._count = event.count
 
     def _released(self, event: ev.ModelReleased) -> None:
+        seen: dict[str, Any] = {}
+        if event.population is not None:  # so that whoever sees the trail sees the ledger, too
+            seen = {
+                "population": event.population,
+                "entries": event.entries,
+                "head": event.head,
+            }
         self._note(
             "round.released",
             round=event.round,
@@ -135,6 +142,7 @@ class _RunNotes:
             mechanism=event.mechanism,
             epsilon=event.epsilon,
             delta=event.delta,
+            **seen,
         )
 
     def _committed(self, event: ev.Committed) -> None:

@@ -33,6 +33,7 @@ from choral.core.tensors import encode_tensors
 from choral.federation.calibration import protected
 from choral.federation.journal import Journal
 from choral.federation.setup import RunSetup
+from choral.federation.spending import Witness
 from choral.selection.coverage import coverage
 from choral.stores.files import FolderBlobStore
 from choral.stores.folder import RunFolder
@@ -112,6 +113,7 @@ class Terms:
         verified: Whether clients' identities are proved by certificates.
         begun: Told of every run that was submitted or is resumed.
         ahead: Makes the audit trail durable; called before a run's own log is.
+        seen: Privacy ledgers as the audit trail has seen them.
     """
 
     archive: Archive
@@ -119,6 +121,7 @@ class Terms:
     verified: bool = True
     begun: Callable[[Run], None] = lambda _: None
     ahead: Callable[[], None] = lambda: None
+    seen: Callable[[], Iterable[Witness]] = tuple
 
 
 class Runs:
@@ -366,7 +369,13 @@ class Runs:
             world=world,
             suits=self._suits(run, setup),
             spending=spending_in(
-                self._terms.archive.root, setup, participant.spec, folder=folder, rand=world.rand
+                self._terms.archive.root,
+                setup,
+                participant.spec,
+                folder=folder,
+                rand=world.rand,
+                database=self._terms.archive.database,
+                seen=() if setup.privacy is None else self._terms.seen(),
             ),
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,

@@ -48,6 +48,7 @@ from choral.crypto.signatures import SigningKey
 from choral.pki import files, keys
 from choral.pki.credentials import ServerCredentials
 from choral.stores.audit import Trail, open_trail
+from choral.stores.ledgers import seen_in_trail
 from choral.wire.rpc import CHANNEL_OPTIONS, coordinator_handler
 from choral.wire.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2
 
@@ -159,6 +160,7 @@ class Server:
                 verified=settings.credentials is not None,
                 begun=self.audit.begun,
                 ahead=self.audit.flush,
+                seen=lambda: seen_in_trail(self._audit_store),
             ),
             desk=self._desk,
             world=self._world,

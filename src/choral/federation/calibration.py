@@ -67,14 +67,16 @@ def mode_of(wish: Privacy, aggregation: Aggregation) -> str:
     return mode
 
 
-def round_for(mode: str, policy: RoundPolicy, *, selection: str, population: int) -> RoundPolicy:
+def round_for(
+    mode: str, policy: RoundPolicy, *, selection: str, population: int, complete: bool
+) -> RoundPolicy:
     """Return the terms of a round as its noise needs them.
 
-    A drawn cohort is waited for as a whole, however many were drawn. A secure sum with noise is
-    opened for no fewer survivors than the noise is made for.
+    A drawn cohort that is taken credit for is waited for as a whole, however many were drawn. A
+    secure sum with noise is opened for no fewer survivors than the noise is made for.
     """
     if mode == "central":
-        if selection == Poisson.name and not _uncredited(policy):
+        if complete and selection == Poisson.name and not _uncredited(policy):
             return replace(policy, whole=True)
         return policy
     invited = policy.invited(population)

@@ -98,7 +98,9 @@ def compose(
     policy = _round_policy(wanted, round, terms)
     check_secure(terms, policy, population)
     if mode is not None:
-        policy = round_for(mode, policy, selection=selector.name, population=population)
+        policy = round_for(
+            mode, policy, selection=selector.name, population=population, complete=complete
+        )
     return RunSetup(
         run_id=run_id,
         name=name,

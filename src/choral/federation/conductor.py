@@ -23,7 +23,7 @@ from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
-from choral.federation.round import RESTARTED
+from choral.federation.round import OPEN, RESTARTED
 from choral.federation.run import RunMachine, RunPhase
 from choral.federation.setup import RunSetup
 from choral.federation.spending import Spending, Witness, check_released
@@ -42,7 +42,7 @@ class Attempt:
         started: When, on the driver's clock.
         kept: Personal tensors of accepted clients, where the driver sees them.
         bytes_down: Bytes of models sent out.
-        closing: Whether its sum has been asked to close.
+        closing: Whether its sum has been asked to close, or may have been by a process before.
         total: The decoded sum, not yet released; with its noise, where there is any.
         released: The sum, released.
         model: The model that it leads to, not yet committed.
@@ -220,7 +220,14 @@ class Conductor:
         if found is None:
             return ()
         started = self._clock.monotonic()
-        self.attempt = Attempt(found.plan, round_.cohort.clients, found.sum, started)
+        # Whether a sum was opened whose survivors were fixed, the process before knows alone.
+        self.attempt = Attempt(
+            found.plan,
+            round_.cohort.clients,
+            found.sum,
+            started,
+            closing=round_.phase not in OPEN,
+        )
         return found.held
 
     def take(self, event: ev.Event) -> ev.Commands:
@@ -331,7 +338,7 @@ class Conductor:
         if isinstance(closed, Unreached):
             return ev.SumFailed(plan.round, plan.attempt, closed.reason)
         attempt.closing = True
-        if not self._may_release(attempt):
+        if not self._may_noise(attempt):
             return ev.SumFailed(plan.round, plan.attempt, RESTARTED)
         total = self._decoded(closed.total, plan)
         attempt.total = Private(total)
@@ -350,15 +357,17 @@ class Conductor:
             left_out=closed.left_out,
         )
 
-    def _may_release(self, attempt: Attempt) -> bool:
-        """Return whether a sum may still be released.
+    def _may_noise(self, attempt: Attempt) -> bool:
+        """Return whether a sum may get the coordinator's noise, where it is to have any.
 
-        One that had its central noise before may not: other noise would be a second release.
+        One that had its noise before may not: other noise would be a second release. Nobody draws
+        noise who does not drive the run any more.
         """
         terms = attempt.plan.privacy
         if self._spending is None or terms is None or not terms.central:
             return True
-        return self._spending.open(attempt.plan.round, attempt.plan.attempt)
+        self._insist(self._journal.flush)
+        return self._spending.claim(attempt.plan.round, attempt.plan.attempt)
 
     def _decoded(self, total: Total | ExactSum, plan: Plan) -> Total:
         """Return what a sum says, with the coordinator's noise where it has any."""
@@ -410,13 +419,14 @@ class Conductor:
         )
 
     def _abandon(self, command: ev.Abandon) -> None:
-        attempt, self.attempt = self.attempt, None
-        if attempt is None or self._spending is None:
-            return  # what nobody knows the end of stays reserved, and counts
-        terms = attempt.plan.privacy
-        if (terms is not None and terms.central) or not attempt.closing:
-            why = f"abandoned before anything was released: {command.reason}"
-            self._spending.void(command.round, command.attempt, reason=why)
+        attempt = self.attempt
+        if attempt is not None and self._spending is not None:
+            terms = attempt.plan.privacy
+            if (terms is not None and terms.central) or not attempt.closing:
+                self._insist(self._journal.flush)  # another one may go on with it until this holds
+                why = f"abandoned before anything was released: {command.reason}"
+                self._spending.void(command.round, command.attempt, reason=why)
+        self.attempt = None  # what nobody knows the end of stays reserved, and counts
 
     def evaluated(
         self,

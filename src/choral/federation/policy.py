@@ -29,7 +29,8 @@ class RoundPolicy:
         backoff_s: Seconds before the first retry; doubled for each further one.
         secure: Terms of secure aggregation: no round closes below what its sums need.
         whole: A round waits for its whole cohort, however many were drawn, and takes whoever has
-            answered at the deadline; an empty cohort is a round like any other.
+            answered at the deadline. One of nobody is a round like any other: where it were drawn
+            anew, whoever was drawn alone and was lost would show by that.
     """
 
     clients: int
@@ -80,7 +81,7 @@ class RoundPolicy:
         3
         """
         if self.whole:
-            return Cohort(clients, len(clients), min(1, len(clients)))
+            return Cohort(clients, len(clients), 0)
         goal = min(self.clients if self.goal is None else self.goal, len(clients))
         quorum = min(goal, max(2, goal // 2 + 1)) if self.quorum is None else self.quorum
         if self.secure is not None and clients:

@@ -1,8 +1,9 @@
 """What a run may still release: its part of a population's ledger, and noise at the coordinator.
 
-An attempt reserves what it will release before anybody is invited, and its release spends that.
-Where a process dies in between, the reservation counts as spent, and the round is tried again as a
-new attempt with a reservation of its own: no two releases share one.
+An attempt reserves what it will release before anybody is invited, and its release spends that;
+where the coordinator adds the noise, it spends before it draws. Where a process dies in between,
+the reservation counts as spent, and the round is tried again as a new attempt with a reservation of
+its own: no two releases share one, whoever else believes that it drives the run.
 """
 
 from __future__ import annotations
@@ -42,11 +43,19 @@ class Witness:
         population: Whose.
         entries: How many it held.
         head: Hash of the last.
+        run: The run that saw it, where that is known. A run without a budget has a ledger of its
+            own, under its own name.
     """
 
     population: str
     entries: int
     head: str
+    run: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is the ledger of people, and not of one run alone."""
+        return self.population != self.run
 
 
 class Spending:
@@ -98,13 +107,18 @@ class Spending:
             held = self._ledger.reserve(self._run_id, round=round, attempt=attempt)
         return held.state == "reserved"
 
-    def open(self, round: int, attempt: int) -> bool:
-        """Return whether an attempt's reservation has been neither spent nor voided."""
+    def claim(self, round: int, attempt: int) -> bool:
+        """Spend an attempt's reservation before its noise is drawn; return whether that was us.
+
+        Where it is spent already, somebody has drawn noise for this sum, or is about to: this
+        process before it died, or another one that believes that it drives the run. Other noise
+        would be a second release.
+        """
         try:
             held = self._ledger.reservation(self._run_id, round=round, attempt=attempt)
+            return self._ledger.spend(held)
         except Refused:
             return False
-        return held.state == "reserved"
 
     def spent(self, round: int, attempt: int) -> bool:
         """Return whether an attempt's reservation has been spent."""

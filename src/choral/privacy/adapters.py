@@ -273,6 +273,31 @@ def divergence_tradeoff(
     return find
 
 
+def fixed_order(divergence: npt.NDArray[np.float64], *, epsilon: float, delta: float) -> int:
+    """Return the index in `ORDERS` of the order at which most of a release fits.
+
+    Args:
+        divergence: Of the release, at `ORDERS`.
+        epsilon: That all of them together may have.
+        delta: That it goes with.
+    """
+    a = np.array(ORDERS)
+    left = epsilon - (np.log1p(-1 / a) - np.log(delta * a) / (a - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fit = np.where(np.isfinite(divergence), left / divergence, -np.inf)
+    return int(np.argmax(np.nan_to_num(fit, nan=-np.inf, posinf=np.inf, neginf=-np.inf)))
+
+
+def is_linear(release: Release) -> bool:
+    """Return whether the divergence of a release is proportional to the order."""
+    if release.kind is Mechanism.SKELLAM:
+        return False
+    sampling = release.sampling
+    if isinstance(sampling, Poisson):
+        return sampling.q == 1
+    return not (isinstance(sampling, WithoutReplacement) and sampling.cohort < sampling.population)
+
+
 def rdp_tradeoff(releases: Counts, relation: Relation) -> Tradeoff:
     """Return the tradeoff by Rényi divergences: every mechanism and sampling that is proven."""
     return divergence_tradeoff(total_divergence(releases, relation))

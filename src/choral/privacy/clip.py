@@ -37,15 +37,27 @@ def clip_factor(norm: float, bound: float) -> float:
 
 
 def norm_of(x: npt.NDArray[np.floating[Any]]) -> float:
-    """Return the L2 norm, summed in float64."""
+    """Return the L2 norm, summed in float64; it may be too small by `norm_error`."""
     return math.sqrt(float(np.einsum("i,i->", x, x, dtype=np.float64)))
+
+
+def norm_error(size: int) -> float:
+    """Return how far, relatively, a norm of so many coordinates in float64 may be too small.
+
+    A sum of n squares in any order is short by at most n units of 2^-53 of itself, and its root by
+    half of that; the other half is for the squares, the root and what they are multiplied by.
+
+    >>> norm_error(10**6) < 2e-10
+    True
+    """
+    return (size + 8) * 2.0**-53
 
 
 def clip_l2(x: npt.NDArray[np.floating[Any]], bound: float) -> npt.NDArray[np.floating[Any]]:
     """Return a vector scaled down to an L2 norm of at most `bound`.
 
     Guarantees: the norm of the result, in exact arithmetic, is at most `bound`: the factor has room
-    for the rounding of a float32 product.
+    for the rounding of a product and of the sum of squares.
 
     Args:
         x: float32 or float64, shape `[n]`, all finite.
@@ -58,7 +70,7 @@ def clip_l2(x: npt.NDArray[np.floating[Any]], bound: float) -> npt.NDArray[np.fl
     [3.0, 4.0]
     """
     norm = norm_of(x)
-    spare = 1.0 - 4.0 * float(np.finfo(x.dtype).eps)
+    spare = 1.0 - 4.0 * float(np.finfo(x.dtype).eps) - norm_error(x.size)
     if norm <= bound * spare:
         return x
     scaled: npt.NDArray[np.floating[Any]] = x * x.dtype.type(clip_factor(norm, bound) * spare)

@@ -13,10 +13,11 @@ Each entry holds its number, the hash of the one before, and the hash of its own
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from choral.core.checks import real, whole
 from choral.core.errors import ChoralError, ConfigError, TamperedLedger
 from choral.core.ports import Record
 from choral.privacy.accounting import slack
-from choral.privacy.adapters import ORDERS, release_divergence
+from choral.privacy.adapters import ORDERS, is_linear, release_divergence
 from choral.privacy.vocabulary import (
     PrivacyUnit,
     Relation,
@@ -39,6 +40,19 @@ from choral.privacy.vocabulary import (
 
 NOTHING: Final = "0" * 64
 """The hash before the first entry."""
+
+
+LOGS: Final = "ledger/"
+"""How the names of logs begin that are ledgers."""
+
+
+def log_of(population: str) -> str:
+    """Return the name of the log of a population's ledger.
+
+    >>> log_of("heart")
+    'ledger/heart'
+    """
+    return f"{LOGS}{population}"
 
 
 def packed(releases: Sequence[Release]) -> list[dict[str, Any]]:
@@ -54,6 +68,21 @@ def unpacked(body: Sequence[Mapping[str, Any]]) -> tuple[Release, ...]:
         times = whole("times", one.get("times", 1), least=1)
         found += [release_of({n: v for n, v in one.items() if n != "times"})] * times
     return tuple(found)
+
+
+Shape: TypeAlias = frozenset[tuple[Release, int]]
+"""Releases of a reservation, without their common factor; see `shape_of`."""
+
+_LINEAR: Final[Shape] = frozenset()
+
+
+def shape_of(releases: Sequence[Release]) -> Shape:
+    """Return what two reservations share whose divergences are proportional at all orders."""
+    if all(is_linear(release) for release in releases):
+        return _LINEAR
+    counts = Counter(releases)
+    factor = math.gcd(*counts.values())
+    return frozenset((release, n // factor) for release, n in counts.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +210,7 @@ class LedgerState:
         found: Number of a reservation by its key.
         counts: Releases that are reserved or spent.
         by_run: The same for each run.
+        shapes: How many reservations of each shape are reserved or spent.
     """
 
     digests: list[str] = field(default_factory=list)
@@ -191,9 +221,26 @@ class LedgerState:
     found: dict[tuple[str, int, int, str], int] = field(default_factory=dict)
     counts: Counter[Release] = field(default_factory=Counter)
     by_run: dict[str, Counter[Release]] = field(default_factory=dict)
+    shapes: Counter[Shape] = field(default_factory=Counter)
     _divergence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(ORDERS)))
     _slack: float = 0.0
     _unweighed: list[tuple[Release, int]] = field(default_factory=list)
+
+    @property
+    def first(self) -> RunTerms | None:
+        """The run that was declared first."""
+        return next(iter(self.runs.values()), None)
+
+    def is_uniform(self, more: Sequence[Release]) -> bool:
+        """Return whether all that counts, and more, is a multiple of what the first run declared.
+
+        Then there is one number that grows, whatever is chosen as one goes.
+        """
+        if self.first is None:
+            return True
+        shape = shape_of(self.first.releases)
+        held = all(n <= 0 or found == shape for found, n in self.shapes.items())
+        return held and (not more or shape_of(more) == shape)
 
     @property
     def head(self) -> Head:
@@ -231,6 +278,7 @@ class LedgerState:
 
     def weigh(self, releases: Sequence[Release], times: int) -> None:
         """Add releases to what counts, or take them away where `times` is -1."""
+        self.shapes[shape_of(releases)] += times
         for release in releases:
             self.counts[release] += times
             self._unweighed.append((release, times))

@@ -4,8 +4,12 @@ One append-only log for each population. A round reserves what it will release b
 out; its commit spends it; a round that provably released nothing is voided. Whatever is neither
 counts as spent, so that a crash at any point never under-counts.
 
-How the limit holds: the releases of all runs are composed by Rényi divergences, which hold for
-parameters that are chosen as one goes (a filter: Feldman and Zrnic 2021, arXiv 2008.11193). A
+How the limit holds: the releases of all runs are composed by Rényi divergences of one order, which
+hold for parameters that are chosen as one goes (a filter: Feldman and Zrnic 2021, arXiv 2008.11193,
+for an order that is fixed beforehand). The order is that at which most of what the first run
+declared fits. The best order for what was released is no substitute: whoever chooses releases by
+earlier outcomes chooses the order, too. Only where all releases are multiples of what the first run
+declared does one number grow, and the best order is the fixed one when the limit is reached. A
 population's first run may declare more than that allows, where privacy loss distributions, which
 are tighter for parameters that are fixed beforehand, allow it. The population is then kept for that
 run alone. The choice is made from declared numbers before any data is touched, so that nothing
@@ -24,6 +28,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from choral.core.errors import (
     BudgetExhausted,
     ConfigError,
@@ -36,8 +43,15 @@ from choral.core.errors import (
 from choral.core.ports import LogStore, Record
 from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.privacy.accounting import epsilon_of, slack, with_slack
-from choral.privacy.adapters import divergence_tradeoff, rdp_tradeoff, total_divergence
-from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, packed
+from choral.privacy.adapters import (
+    ORDERS,
+    Tradeoff,
+    divergence_tradeoff,
+    fixed_order,
+    rdp_tradeoff,
+    total_divergence,
+)
+from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, log_of, packed
 from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
 _TRIES: Final = 1000
@@ -107,17 +121,19 @@ class PrivacyLedger:
     Args:
         store: Where logs are.
         population: Name of the population; its log is `ledger/<population>`.
+        aim: The epsilon for which the order of its bound is the best; None for the limit.
 
     Raises:
         TamperedLedger: The log that is there is not a ledger, or has been changed.
     """
 
-    def __init__(self, store: LogStore, population: str) -> None:
+    def __init__(self, store: LogStore, population: str, *, aim: float | None = None) -> None:
         if not population or not population.isprintable() or "/" in population:
             raise ConfigError(f"population {population!r}: expected a word without `/`")
         self._store = store
-        self._log = f"ledger/{population}"
+        self._log = log_of(population)
         self.population = population
+        self._aim = aim
         self._state = LedgerState()
         self._known: dict[frozenset[tuple[Release, int]], Epsilon] = {}
         self._catch_up()
@@ -221,13 +237,17 @@ class PrivacyLedger:
         self._append(decide)
         return self.reservation(run, round=round, attempt=attempt, what=what)
 
-    def spend(self, reservation: Reservation) -> None:
+    def spend(self, reservation: Reservation) -> bool:
         """Record that a reservation was committed. Spending it again changes nothing.
+
+        Returns:
+            Whether it was this call that recorded it. Of all who spend one reservation, that is
+            one: who must not release twice under it releases only then.
 
         Raises:
             Refused: It was voided.
         """
-        self._settle(reservation.number, "spent", {})
+        return self._settle(reservation.number, "spent", {})
 
     def void(self, reservation: Reservation, *, reason: str) -> None:
         """Record that a reservation released nothing. Voiding it again changes nothing.
@@ -359,13 +379,16 @@ class PrivacyLedger:
             self._state.add(record)
         return len(records)
 
-    def _append(self, decide: Callable[[LedgerState], Record | None]) -> None:
-        """Append what is decided on all entries; decide anew where others were faster."""
+    def _append(self, decide: Callable[[LedgerState], Record | None]) -> bool:
+        """Append what is decided on all entries; decide anew where others were faster.
+
+        Returns whether there was something to append.
+        """
         self._catch_up()
         for _ in range(_TRIES):
             record = decide(self._state)
             if record is None:
-                return
+                return False
             try:
                 self._store.append_log(self._log, [record], expect=len(self._state.digests))
             except Conflict:
@@ -375,10 +398,10 @@ class PrivacyLedger:
                     ) from None
                 continue
             self._state.add(record)
-            return
+            return True
         raise Conflict(f"ledger `{self.population}` grew {_TRIES} times while one entry was made")
 
-    def _settle(self, number: int, kind: str, fields: dict[str, Any]) -> None:
+    def _settle(self, number: int, kind: str, fields: dict[str, Any]) -> bool:
         def decide(state: LedgerState) -> Record | None:
             booked = state.booked.get(number)
             if booked is None:
@@ -389,7 +412,7 @@ class PrivacyLedger:
                 raise Refused(f"reservation {number} is {booked.state} and cannot be {kind}")
             return state.entry(kind, {"reservation": number, **fields})
 
-        self._append(decide)
+        return self._append(decide)
 
     def _needs_all(self, state: LedgerState, terms: RunTerms) -> bool:
         """Return whether a run's plan fits by the bound for fixed parameters alone."""
@@ -455,7 +478,7 @@ class PrivacyLedger:
         off = slack(Counter(releases), caps=True)
 
         def fits(rounds: int) -> bool:
-            tradeoff = divergence_tradeoff(divergence + rounds * one)
+            tradeoff = self._tradeoff(state, divergence + rounds * one, releases)
             found = with_slack(tradeoff, limit.delta, spare + rounds * off)
             return found <= limit.epsilon
 
@@ -475,7 +498,18 @@ class PrivacyLedger:
         if counts:
             divergence = divergence + total_divergence(counts, limit.relation)
         off = spare + slack(counts, caps=True)
-        return with_slack(divergence_tradeoff(divergence), limit.delta, off)
+        return with_slack(self._tradeoff(state, divergence, more), limit.delta, off)
+
+    def _tradeoff(
+        self, state: LedgerState, divergence: npt.NDArray[np.float64], more: Sequence[Release]
+    ) -> Tradeoff:
+        """Return the tradeoff of what counts with more: at any order, or at the fixed one alone."""
+        if state.first is None or state.is_uniform(more):
+            return divergence_tradeoff(divergence)
+        limit = _limit(state)
+        one = total_divergence(Counter(state.first.releases), limit.relation)
+        at = fixed_order(one, epsilon=self._aim or limit.epsilon, delta=limit.delta)
+        return divergence_tradeoff(divergence[at : at + 1], ORDERS[at : at + 1])
 
     def _exact(self, counts: Counter[Release], limit: Limit | None = None) -> Epsilon:
         """Return epsilon of parameters that were fixed beforehand."""

@@ -36,6 +36,7 @@ from choral.crypto.ring import Ring
 from choral.crypto.secret import SECRET_SIZE, Secret
 from choral.privacy.accounting import epsilon_of, smallest_noise
 from choral.privacy.adapters import Counts
+from choral.privacy.clip import norm_error
 from choral.privacy.noise import Integers
 from choral.privacy.vocabulary import (
     DEFAULT_DELTA,
@@ -51,7 +52,6 @@ SIGMA_STEPS: Final = 2.0**24
 """Standard deviation of the noise in grid steps."""
 
 _SAMPLING: Final = "choral record sampling v1"
-_SPARE: Final = 1.0 - 1e-12
 _BLOCK: Final = 1 << 21
 """Elements of gradients that are rounded at once."""
 
@@ -132,7 +132,8 @@ class RecordStep:
         wide[lost] = 0.0
         norms[lost] = 0.0
         with np.errstate(divide="ignore"):
-            wide *= (np.minimum(1.0, self.bound * _SPARE / norms) / self.step)[:, None]
+            bound = self.bound * (1.0 - norm_error(self.dimension))
+            wide *= (np.minimum(1.0, bound / norms) / self.step)[:, None]
         found: Integers = np.rint(wide, out=wide).astype(np.int64).sum(axis=0)
         return found
 

@@ -18,7 +18,7 @@ from choral.core.errors import PlanError
 def skellam_divergence(
     orders: Sequence[float], *, variance: float, l2: float, l1: float
 ) -> npt.NDArray[np.float64]:
-    r"""Return a bound of the Rényi divergence of Skellam noise, at integer orders.
+    r"""Return a bound of the Rényi divergence of Skellam noise.
 
         eps(a) <= a l2^2 / (2 V) + min(((2a - 1) l2^2 + 6 l1) / (4 V^2), 3 l1 / (2 V))
 
@@ -26,21 +26,23 @@ def skellam_divergence(
     Learning", 2021 (arXiv 2110.04995), theorem 3.5, in terms of the total variance V.
 
     Args:
-        orders: Rényi orders; it is proven for whole ones from 2.
+        orders: Rényi orders. It is proven for whole ones from 2; another one has the bound of the
+            next whole one, since divergences grow with their order.
         variance: V, of one coordinate of the sum of the noise, above 0.
         l2: L2 sensitivity, in units of the grid.
         l1: L1 sensitivity, in units of the grid.
 
     Returns:
-        float64, as many as orders; infinity at every order that is not whole.
+        float64, as many as orders.
 
-    >>> skellam_divergence([2, 2.5], variance=100.0, l2=1.0, l1=1.0).round(6).tolist()
-    [0.010225, inf]
+    >>> skellam_divergence([2, 2.5, 3], variance=100.0, l2=1.0, l1=1.0).round(6).tolist()
+    [0.010225, 0.015275, 0.015275]
     """
-    a = np.asarray(orders, np.float64)
+    a = np.maximum(np.ceil(np.asarray(orders, np.float64)), 2.0)
     near = ((2 * a - 1) * l2**2 + 6 * l1) / (4 * variance**2)
+    bound: npt.NDArray[np.float64]
     bound = a * l2**2 / (2 * variance) + np.minimum(near, 3 * l1 / (2 * variance))
-    return np.where((a >= 2) & (a == np.floor(a)), bound, np.inf)
+    return bound
 
 
 def gaussian_sum_rho(*, addends: int, sigma: float, l2: float, dimension: int) -> float:

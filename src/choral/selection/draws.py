@@ -9,8 +9,11 @@ secret: whoever knows the seed of a run knows its cohorts.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from typing import TypeVar
+from fractions import Fraction
+from itertools import accumulate
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,9 @@ from choral.core.keys import Key
 
 T = TypeVar("T")
 Indices = npt.NDArray[np.int64]
+
+_DOUBT: Final = 1e-9
+"""Distance of a draw to a threshold below which float64 does not decide."""
 
 
 def check_count(count: int, size: int) -> None:
@@ -93,13 +99,18 @@ def _below(bits: np.random.SFC64, bound: int, words: int) -> Indices:
     return drawn[drawn < bound].astype(np.int64)
 
 
-def binomial(uniform: float, trials: int, mean: int) -> int:
+def binomial(uniform: float, trials: int, mean: int, *, further: int = 0) -> int:
     """Return how many of `trials` succeed, each with probability mean / trials, by inversion.
 
+    Accountants of differential privacy rely on this distribution, so a draw that 53 bits and
+    float64 do not decide is decided by 256 further bits and whole numbers: a size is within 2^-64
+    of its distribution.
+
     Args:
-        uniform: A draw from [0, 1).
+        uniform: A draw from [0, 1), a multiple of 2^-53.
         trials: At least 1.
         mean: 1 to `trials`; also the distribution's mode.
+        further: 256 more bits of the draw, behind those of `uniform`.
 
     Returns:
         The smallest k with P(X <= k) > uniform, X binomial. Probabilities follow from their ratios
@@ -111,13 +122,39 @@ def binomial(uniform: float, trials: int, mean: int) -> int:
     """
     if mean == trials:
         return trials
-    width = math.ceil(10 * math.sqrt(mean * (1 - mean / trials))) + 50
-    low, high = max(0, mean - width), min(trials, mean + width)
+    low, high = _around(trials, mean, 10, 50)
     odds = mean / (trials - mean)
     up = np.arange(mean, high, dtype=np.float64)
     down = np.arange(mean, low, -1, dtype=np.float64)
     above = np.cumprod((trials - up) / (up + 1) * odds)
     below = np.cumprod(down / (trials - down + 1) / odds)
     cumulative = np.cumsum(np.concatenate([below[::-1], [1.0], above]))
-    at = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    found = uniform * cumulative[-1]
+    at = int(np.searchsorted(cumulative, found, side="right"))
+    if np.abs(cumulative[max(0, at - 1) : at + 1] - found).min() < _DOUBT * cumulative[-1]:
+        drawn = Fraction(uniform) + Fraction(further, 1 << (53 + 256))
+        return min(max(low, _exactly(drawn, trials, mean)), high)
     return low + min(at, cumulative.size - 1)
+
+
+def _around(trials: int, mean: int, deviations: int, more: int) -> tuple[int, int]:
+    """Return the ends of a window around the mode."""
+    width = math.ceil(deviations * math.sqrt(mean * (1 - mean / trials))) + more
+    return max(0, mean - width), min(trials, mean + width)
+
+
+def _exactly(drawn: Fraction, trials: int, mean: int) -> int:
+    """Return what `binomial` returns, from probabilities that are right to 450 bits."""
+    low, high = _around(trials, mean, 20, 200)
+    unit = 1 << 512
+    above, below = [unit], []
+    for k in range(mean, high):
+        above.append(above[-1] * (trials - k) * mean // ((k + 1) * (trials - mean)))
+    mass = unit
+    for k in range(mean, low, -1):
+        mass = mass * k * (trials - mean) // ((trials - k + 1) * mean)
+        below.append(mass)
+    masses = below[::-1] + above
+    cumulative = list(accumulate(masses))
+    wanted = drawn.numerator * cumulative[-1] // drawn.denominator
+    return low + min(bisect_right(cumulative, wanted), len(masses) - 1)

@@ -39,5 +39,7 @@ class Poisson:
         """
         ids = population.ids
         check_count(draft.count, len(ids))
-        size = binomial(key.fold("size").uniform(), len(ids), draft.count)
+        drawn = key.fold("size")
+        further = int.from_bytes(drawn.fold("further").state, "little")
+        size = binomial(drawn.uniform(), len(ids), draft.count, further=further)
         return tuple(ids[i] for i in sample(key.fold("clients"), len(ids), size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from choral._version import __version__
 from choral.core.errors import StoreError
@@ -212,14 +212,27 @@ def _aggregation(setup: RunSetup, identity: str | None) -> dict[str, Any]:
     return body
 
 
+_WHO: Final = frozenset({"clients", "client_ids", "population"})
+"""What a run's configuration tells of who its clients are."""
+
+
 def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any]:
     """Return where a model comes from, as the JSON beside it.
+
+    It goes where the model goes, so it tells no more about the clients than the noise allows.
 
     Args:
         result: The run that made it.
         setup: Its setup.
         first_sha256: Digest of the model before round 1.
     """
+    sizes = [r["completed"] for r in result.rounds]
+    config = dict(setup.config)
+    terms = setup.protection
+    if terms is not None and terms.relation == "add_remove":
+        # Whether somebody is there is hidden by the noise: what says so does not travel beside it.
+        sizes = [round(terms.expected)] * len(sizes)
+        config = {name: value for name, value in config.items() if name not in _WHO}
     return {
         "model_sha256": result.model_sha256,
         "parent_sha256": first_sha256,
@@ -235,7 +248,7 @@ def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any
         "aggregation": dict(result.aggregation),
         "privacy": result.privacy,
         "metrics": dict(result.metrics),
-        "cohort_sizes": [r["completed"] for r in result.rounds],
+        "cohort_sizes": sizes,
         "spec": {
             "digest": result.spec.digest,
             "tensors": [
@@ -244,5 +257,5 @@ def lineage(result: Result, setup: RunSetup, first_sha256: str) -> dict[str, Any
             ],
         },
         "data_schema": setup.config.get("data_schema"),
-        "config": dict(setup.config),
+        "config": config,
     }

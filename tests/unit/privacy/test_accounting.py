@@ -322,10 +322,14 @@ def test_with_little_skellam_noise_the_bound_is_loose_and_still_a_bound() -> Non
         assert truth <= bound < 2 * truth
 
 
-def test_skellam_divergence_holds_at_whole_orders_only() -> None:
-    found = release_divergence(Release("skellam", 9.0, 1.0, l1=1.0), ADD)
-    whole = np.array([float(a).is_integer() for a in ORDERS])
-    assert (np.isfinite(found) == whole).all()
+def test_skellam_divergence_between_whole_orders_is_that_of_the_next_whole_one() -> None:
+    """It is proven for whole orders, and divergences grow with their order."""
+    found = dict(
+        zip(ORDERS, release_divergence(Release("skellam", 9.0, 1.0, l1=1.0), ADD), strict=True)
+    )
+    for order, value in found.items():
+        assert value == skellam_divergence([math.ceil(order)], variance=81.0, l2=1.0, l1=1.0)[0]
+    assert found[1.75] == found[2] < found[2.25] == found[3]
 
 
 def test_a_discrete_gaussian_costs_what_a_gaussian_does() -> None:

@@ -49,6 +49,17 @@ def test_no_vector_leaves_a_clip_above_its_bound(values: list[float], bound: flo
     assert exact_norm(out) <= bound
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_numbers_that_a_sum_of_squares_loses_are_clipped_too(dtype: type) -> None:
+    """Each square is below half a unit in the last place of the first one, and there are many."""
+    x = np.full(1_000_000, 5e-5, dtype)
+    x[0] = 1e4
+    out = clip_l2(x, 1.0)
+    assert exact_norm(out) <= 1.0
+    tail = np.concatenate([np.full(1, 1.0 - 1e-15), np.full(999_999, 5e-9)])
+    assert exact_norm(clip_l2(tail.astype(dtype), 1.0)) <= 1.0
+
+
 def test_a_clip_keeps_the_direction_and_small_vectors() -> None:
     x = np.array([3.0, -4.0], np.float32)
     np.testing.assert_allclose(clip_l2(x, 1.0), [0.6, -0.8], rtol=1e-6)

@@ -23,7 +23,8 @@ from choral.core.errors import (
 from choral.core.ports import Record
 from choral.core.release import Private
 from choral.privacy.accounting import epsilon_of
-from choral.privacy.entries import Head, Limit, RunTerms
+from choral.privacy.adapters import ORDERS, fixed_order, total_divergence
+from choral.privacy.entries import Head, Limit, RunTerms, shape_of
 from choral.privacy.ledger import PrivacyLedger, run_ledger
 from choral.privacy.vocabulary import (
     Mechanism,
@@ -169,6 +170,63 @@ def test_a_second_run_never_has_the_population_alone() -> None:
     _, ledger = opened(rounds=1)
     ledger.open_run(RunTerms("second", (ONE,), 1000, "uniform"))
     assert ledger.standing().alone is None
+
+
+# --- releases that are chosen as one goes ---------------------------------------------------------
+
+SAMPLED = Release(Mechanism.GAUSSIAN, 0.8, 1.0, Poisson(0.05))
+
+
+def mixed(limit: float) -> PrivacyLedger:
+    _, ledger = opened(limit=replace(LIMIT, epsilon=limit), rounds=1)
+    ledger.open_run(RunTerms("sampled", (SAMPLED,), 1, "poisson"))
+    return ledger
+
+
+def divergence_of(ledger: PrivacyLedger, order: float) -> float:
+    counts = {release: n for release, n in ledger._state.counts.items() if n}
+    return float(total_divergence(counts, LIMIT.relation)[ORDERS.index(order)])
+
+
+def test_releases_of_several_kinds_are_held_at_one_order_that_nothing_released_could_move() -> None:
+    """Else whoever picks kinds by earlier outcomes picks the order, and no theorem covers that."""
+    ledger = mixed(6.0)
+    order = ORDERS[fixed_order(total_divergence({ONE: 1}, LIMIT.relation), epsilon=6.0, delta=1e-5)]
+    budget = 6.0 - (math.log1p(-1 / order) - math.log(1e-5 * order) / (order - 1))
+    at = {"run": 0, "sampled": 0}
+    for turn in range(2000):
+        run = ("run", "sampled", "sampled", "sampled")[turn % 4]
+        at[run] += 1
+        try:
+            ledger.reserve(run, round=at[run], attempt=1)
+        except BudgetExhausted:
+            break
+        assert divergence_of(ledger, order) <= budget * (1 + 1e-9)
+    held = {release: n for release, n in ledger._state.counts.items() if n}
+    best = epsilon_of(held, delta=1e-5, relation=LIMIT.relation, accountant="rdp").value
+    assert best < 6.0, "the best order for what was released says less, and would go on"
+    assert ledger.epsilon().value == pytest.approx(6.0, abs=0.3)
+
+
+def test_releases_of_one_kind_lose_nothing_to_that() -> None:
+    """Their best order is the fixed one when the limit is reached."""
+    for one, selection in ((ONE, "uniform"), (SAMPLED, "poisson")):
+        _, ledger = opened(release=one, selection=selection)
+        fits = ledger.rounds_left([one])
+        more = {one: fits + 1}
+        assert fits > 10
+        found = epsilon_of(more, delta=1e-5, relation=LIMIT.relation, accountant="rdp")
+        assert found.value > 8.0
+
+
+def test_kinds_whose_divergences_are_proportional_are_one_kind() -> None:
+    gaussian = shape_of([ONE])
+    assert gaussian == shape_of([replace(ONE, sigma=9.0), Release("discrete_gaussian", 3.0, 1.0)])
+    assert shape_of([SAMPLED] * 3) == shape_of([SAMPLED])
+    assert shape_of([SAMPLED, ONE]) == shape_of([ONE, SAMPLED, SAMPLED, ONE])
+    assert shape_of([SAMPLED, ONE, ONE]) != shape_of([SAMPLED, ONE])
+    assert shape_of([SAMPLED]) not in (gaussian, shape_of([replace(SAMPLED, sigma=0.9)]))
+    assert shape_of([Release("skellam", 9.0, 1.0, l1=1.0)]) != gaussian
 
 
 def test_what_is_declared_stays() -> None:

@@ -105,6 +105,32 @@ def test_binomial_against_exact_fractions(data: st.DataObject, trials: int, u: i
     assert sum(chances[:k]) - rounding <= Fraction(u, 2**53) < sum(chances[: k + 1]) + rounding
 
 
+def exact_size(u: int, further: int, trials: int, mean: int) -> int:
+    """The smallest k with P(X <= k) above the draw, in fractions."""
+    drawn, p, total = Fraction((u << 256) + further, 1 << 309), Fraction(mean, trials), Fraction(0)
+    for k in range(trials + 1):
+        total += comb(trials, k) * p**k * (1 - p) ** (trials - k)
+        if total > drawn:
+            return k
+    raise AssertionError("no such draw")
+
+
+@pytest.mark.parametrize(("trials", "mean"), [(60, 7), (100, 50), (41, 40)])
+def test_binomial_at_its_thresholds_is_decided_by_further_bits(trials: int, mean: int) -> None:
+    """Where 53 bits of the draw are the same, and float64 cannot tell the two sides apart."""
+    p, total, seen = Fraction(mean, trials), Fraction(0), 0
+    for k in range(trials):
+        total += comb(trials, k) * p**k * (1 - p) ** (trials - k)
+        u, rest = divmod(int(total * (1 << 309)), 1 << 256)
+        if total < Fraction(1, 10**15) or 1 - total < Fraction(1, 10**15):
+            continue
+        for further in (0, max(0, rest - 1), rest + 1, (1 << 256) - 1):
+            found = binomial(u * 2.0**-53, trials, mean, further=further)
+            assert found == exact_size(u, further, trials, mean)
+            seen += 1
+    assert seen > 40
+
+
 def test_binomial_of_everyone_is_everyone() -> None:
     assert binomial(0.0, 9, 9) == binomial(1 - 2.0**-53, 9, 9) == 9
 

@@ -197,6 +197,34 @@ def test_a_cohort_of_nobody_is_a_round_of_noise(monkeypatch):
     assert near(np.std(result.params["w"]), 2.0 / 20, 0.06)
 
 
+def test_a_cohort_of_which_nobody_answers_is_a_round_of_noise():
+    """Drawn anew, it would show that somebody was drawn: a cohort of nobody is not drawn anew."""
+    events = []
+    result = run(
+        clients=40,
+        clients_per_round=2,
+        rounds=2,
+        arrival=choral.Availability(dropout=0.999999),
+        observers=[events.append],
+        evaluate_clients=False,
+    )
+    drawn = [e.clients for e in events if isinstance(e, CohortChosen)]
+    assert [r["completed"] for r in result.rounds] == [0, 0]
+    assert len(drawn) == 2, "no cohort is drawn again"
+
+
+def test_what_travels_with_a_model_does_not_tell_who_was_there(tmp_path):
+    """The relation is add_remove; the realised cohort and the list of clients would say it."""
+    run(clients=40, clients_per_round=20, rounds=3, out=tmp_path / "one")
+    told = json.loads((tmp_path / "one" / "model.json").read_text())
+    assert told["cohort_sizes"] == [20, 20, 20]
+    assert not {"clients", "client_ids", "population"} & set(told["config"])
+    terms = {"noise_multiplier": 2.0, "max_norm": 1.0, "relation": "replace"}
+    result = run(clients=40, clients_per_round=20, privacy=terms, out=tmp_path / "two")
+    told = json.loads((tmp_path / "two" / "model.json").read_text())
+    assert told["cohort_sizes"] == [r["completed"] for r in result.rounds]
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
