@@ -68,6 +68,14 @@ SECURE_ONLY = {"coordinator.said.taken", "coordinator.said.stored", "client.secu
 PLAIN_ONLY = {"client.trained", "client.sent"}
 FIRST = {"coordinator.restored": "coordinator.sealed.fixed"}
 """Reached only by a coordinator that goes on: it is killed somewhere else before."""
+REACHES = {
+    "coordinator.said.taken": ("", ":2", ":4"),
+    "coordinator.said.stored": ("", ":2", ":4"),
+    "client.secure.heard": ("", ":2", ":4"),
+    "client.secure.acted": ("", ":2", ":4"),
+    "client.secure.masked": ("", ":2"),
+}
+"""Of messages, the first, one in the middle and one on the survivors; of a vector, each round's."""
 STORES = ("sqlite", "postgresql")
 QUICK = {
     ("coordinator.sealed.stored", "secure", "sqlite"),
@@ -196,7 +204,8 @@ def check(result, aggregation, undisturbed, federation, folder):
     assert result["model_sha256"] == undisturbed[aggregation]["model_sha256"]
     assert [r["round"] for r in result["rounds"]] == [1, 2]
     assert [r["completed"] for r in result["rounds"]] == [4, 4]
-    assert result["metrics"]["w0"] == pytest.approx(0.5)
+    assert (result["coverage"]["clients"], result["coverage"]["seen"]) == (4, 4)
+    assert [r["metrics"]["w0"] for r in result["rounds"]] == pytest.approx([0.25, 0.5])
 
 
 def cases():
@@ -205,8 +214,7 @@ def cases():
         for aggregation in ("plain", "secure"):
             if name in (SECURE_ONLY if aggregation == "plain" else PLAIN_ONLY):
                 continue
-            reaches = ("", ":2", ":4") if "secure" in name or "said" in name else ("",)
-            for reach in reaches:
+            for reach in REACHES.get(name, ("",)):
                 for store in STORES:
                     yield name + reach, aggregation, store
 
@@ -235,7 +243,8 @@ def test_a_kill_changes_nothing(
     killed = client if of_client else coordinator
     assert killed.kills == (1 if first == point else 2)
     check(result, aggregation, undisturbed, federation, tmp_path)
-    assert of_client or coordinator.serving_s < SERVING_S
+    busy = max(1.0, os.getloadavg()[0] / os.cpu_count())
+    assert of_client or coordinator.serving_s < SERVING_S * busy
     record(f"{point}-{aggregation}-{store}", result, coordinator.serving_s)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +31,7 @@ from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
+from choral.coordinator.seat import Seat
 from choral.coordinator.service import Service
 from choral.coordinator.submissions import MODEL_BYTES
 from choral.coordinator.transfers import Uploads
@@ -146,9 +145,10 @@ class Server:
         self.leading = asyncio.Event()
         self._standing: asyncio.Task[None] | None = None
         self._leadership: Leadership | None = None
+        self._seat: Seat | None = None
         if self.archive.database is not None:
-            owner = f"{socket.gethostname()}-{os.getpid()}-{rand.token(4).hex()}"
-            self._leadership = Leadership(self.archive.database, owner=owner)
+            self._seat = Seat(settings.storage, rand=rand)
+            self._leadership = Leadership(self.archive.database, owner=self._seat.owner)
         self.address = ""
         self._keys = self._own_keys()
         self.audit = self._audited()
@@ -216,6 +216,8 @@ class Server:
 
     def _coordinator(self) -> Service:
         uploads = self._settings.storage / UPLOADS
+        if self._seat is not None:  # others work in the same storage
+            uploads /= self._seat.folder
         uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in uploads.glob("*.upload"):
             left.unlink()
@@ -383,6 +385,8 @@ class Server:
         if self._leadership is not None:
             with suppress(StoreError):
                 await self._on_thread(self._leadership.resign)
+        if self._seat is not None:
+            self._seat.leave()
         self._service.leaving = True
         self._desk.ring()
         self._desk.wake()
