@@ -191,8 +191,10 @@ class Server:
         """Open the audit trail, or begin one."""
         key, now = self._keys.signing, self._clock.wall
         self._audit_store: Any = self.archive.database
-        if self.archive.database is not None:
-            trail = Trail(self.archive.database, key=key, now=now)
+        leadership = self._leadership
+        if self.archive.database is not None and leadership is not None:
+            logs = self.archive.database.fenced(lambda: leadership.lease)
+            trail = Trail(logs, key=key, now=now)
         else:
             trail, self._audit_store = open_trail(self.archive.root, key=key, now=now)
         return Auditor(trail, key)
@@ -336,6 +338,7 @@ class Server:
         self.leading.clear()
         await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._on_thread(self.runs.abandon, GRACE_S)
+        await self._on_thread(self.audit.trail.forget)
 
     async def _on_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
@@ -383,6 +386,7 @@ class Server:
             self._standing.cancel()
         await self._on_thread(self.runs.drain, GRACE_S)
         if self._leadership is not None:
+            await self._close_trail()  # while it may still write to it
             with suppress(StoreError):
                 await self._on_thread(self._leadership.resign)
         if self._seat is not None:
@@ -391,10 +395,12 @@ class Server:
         self._desk.ring()
         self._desk.wake()
         await self._server.stop(grace=GRACE_S)
-        await self._close_audit()
+        if self._leadership is None:
+            await self._close_trail()
+        self._audit_store.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _close_audit(self) -> None:
+    async def _close_trail(self) -> None:
         """Write the last entries; that they cannot be written is no reason to stay."""
         if self._watching is not None:
             self._watching.cancel()
@@ -402,8 +408,7 @@ class Server:
                 await self._watching
         self.audit.stopped()
         with suppress(StoreError):
-            await asyncio.get_running_loop().run_in_executor(self._pool, self.audit.flush)
-        self._audit_store.close()
+            await self._on_thread(self.audit.flush)
 
     async def _everybody_told(self) -> None:
         """Return once no client has a farewell waiting for it."""
