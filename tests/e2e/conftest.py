@@ -73,9 +73,10 @@ class Nursery:
                 child.code = said["code"]
                 child.ended.set()
 
-    def start(self, name, arguments, *, folder, **environment):
+    def start(self, name, arguments, *, folder, afresh=False, **environment):
         """Start `choral ARGUMENTS` in a folder; its log is NAME.log there."""
         wish = {
+            "afresh": afresh,
             "name": name, "arguments": list(arguments), "folder": str(folder),
             "log": str(folder / f"{name}.log"), "environment": clean() | environment,
         }  # fmt: skip
@@ -177,7 +178,7 @@ class Site:
         return self.running["coordinator"]
 
     def client(self, name, *flags, to=None, **environment):
-        """Start a client, or start it again."""
+        """Start a client, or start it again; its line of log is JSON."""
         self.running[name] = self._nursery.start(
             name,
             ["client", "--id", name, "--coordinator", to or self.address, "--data", "onehot:data",

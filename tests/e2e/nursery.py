@@ -2,7 +2,8 @@
 
 A program: it reads all modules once, then forks a process for each line of JSON on stdin, and says
 on stdout which process it is and how it ended. Each is a process of its own, in a session of its
-own, that anybody may kill or stop; it runs the very command line, from its first line on.
+own, that anybody may kill or stop; it runs the very command line, from its first line on. With
+`afresh` it is a new Python, as from a shell.
 """
 
 import json
@@ -91,6 +92,9 @@ def begin(wish):
         os.chdir(wish["folder"])
         os.environ.clear()
         os.environ.update(wish["environment"])
+        if wish["afresh"]:
+            program = [sys.executable, "-m", "choral", *wish["arguments"]]
+            os.execve(sys.executable, program, wish["environment"])  # noqa: S606
         sys.argv = ["choral", *wish["arguments"]]
         sys.path.insert(0, wish["folder"])
         # What it spawns is forked, too, by a process that has read the modules.
