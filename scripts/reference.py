@@ -51,6 +51,7 @@ ADVICE = {
     "worker_lost": "Look whether memory ran out; give each worker fewer or smaller clients.",
     "run_failed": "Look at `failures` in the result.",
     "no_quorum": "Look at `failures`; lower `round.quorum`, or raise `round.deadline_s`.",
+    "round_spent": "Start a new run. One with more clients than a round needs outlives this.",
     "store": "Look at the run's folder.",
     "run_exists": "Choose another `--out`, remove the folder, or add `--resume`.",
     "nothing_to_resume": "Start the run without `--resume`.",

@@ -1,14 +1,14 @@
 """Two coordinators on one PostgreSQL: one leads, the other takes over, and nothing is lost."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
+
+from choral.federation.audit import check as check_trail
+from choral.stores.database import open_database
 
 pytestmark = [
     pytest.mark.xdist_group("postgres"),
@@ -63,8 +63,8 @@ seed: 1
 class Federation:
     """Coordinators on one database, and their clients, as processes."""
 
-    def __init__(self, folder, database):
-        self.folder, self.database = folder, database
+    def __init__(self, folder, database, nursery):
+        self.folder, self.database, self._nursery = folder, database, nursery
         self.processes = {}
         self.addresses = {name: self._address() for name in ("left", "right")}
 
@@ -75,15 +75,11 @@ class Federation:
             return f"127.0.0.1:{found.getsockname()[1]}"
 
     def start(self, name, *arguments):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CHORAL_")}
-        log = (self.folder / f"{name}.log").open("ab")
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "choral", *arguments],
-            cwd=self.folder, stdout=log, stderr=log,
-            env=environment | {"CHORAL_DATABASE": self.database},
-        )  # fmt: skip
-        log.close()
-        return self.processes[name]
+        child = self._nursery.start(
+            name, arguments, folder=self.folder, CHORAL_DATABASE=self.database
+        )
+        self.processes[name] = child
+        return child
 
     def coordinator(self, name):
         flags = ["--config", "file.yaml", "--listen", self.addresses[name], "--insecure", "--json"]
@@ -98,7 +94,7 @@ class Federation:
     def log(self, name):
         path = self.folder / f"{name}.log"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def committed(self, name):
         return sum(1 for line in self.log(name) if line.get("event") == "committed")
@@ -114,22 +110,19 @@ class Federation:
 
 
 @pytest.fixture
-def federation(tmp_path, postgres_url):
+def federation(tmp_path, postgres_url, nursery):
     """Return what makes a federation; its processes are killed at the end."""
     made = []
 
     def make(rounds, aggregation, pause=0.0):
         (tmp_path / "onehot.py").write_text(TASK.replace("PAUSE", str(pause)))
         (tmp_path / "file.yaml").write_text(FILE.format(rounds=rounds, aggregation=aggregation))
-        made.append(Federation(tmp_path, postgres_url))
+        made.append(Federation(tmp_path, postgres_url, nursery))
         return made[0]
 
     yield make
     for process in made[0].processes.values() if made else ():
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        process.wait(10)
+        process.kill()
 
 
 def check(federation, rounds):
@@ -138,7 +131,12 @@ def check(federation, rounds):
     assert [r["round"] for r in result["rounds"]] == list(range(1, rounds + 1))
     assert {r["completed"] for r in result["rounds"]} == {4}
     assert result["metrics"]["w0"] == pytest.approx(rounds / 4, rel=1e-3)
-    return result
+    database = open_database(federation.database)
+    trail = database.read_log("audit")
+    database.close()
+    assert not check_trail(trail).faults
+    committed = [r.body["round"] for r in trail if r.kind == "round.committed"]
+    assert sorted(set(committed)) == list(range(1, rounds + 1))
 
 
 @pytest.mark.parametrize(
@@ -153,12 +151,12 @@ def test_another_coordinator_takes_over(federation, aggregation):
     site.coordinator("right")
     site.clients()
     site.until(lambda: site.committed("left") >= 1)
-    first.send_signal(signal.SIGSTOP)
+    first.send(signal.SIGSTOP)
     stopped = time.monotonic()
     site.until(lambda: any("goes on" in x["message"] for x in site.log("right") if "message" in x))
     taken_over_s = time.monotonic() - stopped
     site.until(lambda: site.committed("right") >= 1)
-    first.send_signal(signal.SIGCONT)  # it believes that it leads
+    first.send(signal.SIGCONT)  # it believes that it leads
     assert site.processes["right"].wait(120) == 0, site.log("right")[-5:]
     assert first.wait(60) == 0, site.log("left")[-5:]
     check(site, rounds)
@@ -178,7 +176,7 @@ def test_a_rolling_restart_loses_no_round(federation):
     working = "left"
     for at in (8, 20, 32):
         site.until(lambda at=at: site.committed("left") + site.committed("right") >= at, 120)
-        site.processes[working].send_signal(signal.SIGTERM)
+        site.processes[working].send(signal.SIGTERM)
         site.processes[working].wait(30)
         site.coordinator(working)
         working = "right" if working == "left" else "left"

@@ -18,7 +18,7 @@ from choral.cli.simulate import storage_root
 from choral.config.build import Place
 from choral.config.federation import FederationFile, TlsSection, parse, read_file
 from choral.config.yaml import load
-from choral.core.errors import ChoralError, ConfigError, NotBuilt, RunFailed
+from choral.core.errors import ChoralError, ConfigError, NotBuilt, RunFailed, by_code
 from choral.core.selection import Strata
 from choral.pki.addresses import check_insecure
 from choral.system import SystemClock, SystemRand, arm_failpoint
@@ -232,7 +232,13 @@ def _outcome(run: Any) -> tuple[dict[str, Any] | None, ChoralError | None]:
     LOG.error("run %s failed: %s", run.id, run.reason, extra=extra)
     if run.error is not None and run.error.details:
         LOG.error("%s", run.error.details)
-    return run.result, run.error or RunFailed(f"run {run.id} failed: {run.reason}")
+    return run.result, run.error or _failed(run)
+
+
+def _failed(run: Any) -> ChoralError:
+    kind = by_code(run.reason)
+    known = issubclass(kind, RunFailed)
+    return (kind if known else RunFailed)(f"run {run.id} failed: {run.reason}")
 
 
 def _publish(server: Any, metrics: str | None) -> None:

@@ -496,12 +496,10 @@ class Actor:
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate(self, command: ev.Evaluate) -> ev.Event | None:
-        evaluation = self._setup.evaluation
-        self._opening.look_around()
-        if not asks_clients(evaluation, final=command.final) or not self._population.ids:
-            return self._measure(command, ())
         round_ = self.conductor.machine.round
-        if round_ is None or round_.cohort is None:
+        asked = self._opening.to_measure(() if round_ is None else round_.accepted)
+        wanted = asks_clients(self._setup.evaluation, final=command.final)
+        if not (wanted and asked) or round_ is None or round_.cohort is None:
             return self._measure(command, ())
         plan = self.conductor.plan_of(round_.cohort, round=command.round, attempt=round_.attempt)
         wait = min(EVALUATION_S, plan.deadline_s)
@@ -509,7 +507,7 @@ class Actor:
         model = Model(self.conductor.params.sha256, self._model_bytes)
         tickets = {
             client: self._work.ticket(client, plan, Use.EVALUATE, model=model, deadline=deadline)
-            for client in self._population.ids
+            for client in asked
         }
         for ticket in tickets.values():
             ticket.final = command.final

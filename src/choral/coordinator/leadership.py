@@ -34,6 +34,11 @@ class Leadership:
         self._owner = owner
         self._lease: Lease | None = None
 
+    @property
+    def lease(self) -> Lease | None:
+        """The last lease that it held, None before the first: others may have taken over since."""
+        return self._lease
+
     def claim(self) -> bool:
         """Lead, if nobody else does; return whether this coordinator leads now.
 
@@ -43,8 +48,9 @@ class Leadership:
         if LEADER not in self._store.runs():
             with suppress(RunExists):  # another one came first
                 self._store.create(LEADER, {})
-        self._lease = self._store.claim(LEADER, owner=self._owner, seconds=LEASE_S)
-        return self._lease is not None
+        found = self._store.claim(LEADER, owner=self._owner, seconds=LEASE_S)
+        self._lease = found or self._lease
+        return found is not None
 
     def renew(self) -> None:
         """Go on leading.
@@ -61,4 +67,3 @@ class Leadership:
         """Let another coordinator lead at once."""
         if self._lease is not None:
             self._store.release(self._lease)
-            self._lease = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from choral.coordinator.gate import Scene, Trigger, may_open
@@ -102,6 +102,20 @@ class Opening:
             if not why:
                 suitable.append(join)
         self._population.update(suitable)
+
+    def to_measure(self, accepted: Iterable[ClientId]) -> tuple[ClientId, ...]:
+        """Return who can be asked to measure a model: those who are available and suit the run.
+
+        A client whose work goes on does not ask for other work, so this process may not have met
+        it yet: it is there all the same.
+
+        Args:
+            accepted: Clients that are in the round's sum.
+        """
+        self.look_around()
+        met = self._world.desk.presences()
+        working = (client for client in accepted if client not in met)
+        return tuple(dict.fromkeys((*self._population.ids, *working)))
 
     def refuse(self, client: ClientId, why: str) -> None:
         """Never choose a client again: its site's policy refuses the run."""

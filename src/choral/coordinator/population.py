@@ -52,10 +52,14 @@ class Population:
         """Ids of those that could be asked now, in alphabetical order."""
         return self._ids
 
-    @property
-    def everybody(self) -> Everybody:
-        """The clients that could be asked at any time so far, and those on the operator's list."""
-        return Everybody(self, tuple(sorted({*self._known, *map(ClientId, self._labels)})))
+    def everybody(self, took_part: Iterable[ClientId] = ()) -> Everybody:
+        """Return all clients so far: those that could be asked, and those on the operator's list.
+
+        Args:
+            took_part: Clients of earlier rounds, which this process may not have met.
+        """
+        ids = {*self._known, *map(ClientId, self._labels), *took_part}
+        return Everybody(self, tuple(sorted(ids)))
 
     def load(self, client: ClientId) -> ClientData:
         """Refuse: nobody's data is here."""

@@ -520,8 +520,9 @@ class Runs:
 def reached(setup: RunSetup, history: History) -> dict[str, Any]:
     """Return whom a run has reached so far, of all that were ever there."""
     source = setup.source
-    population = source.everybody if isinstance(source, Population) else source
     copied = History(dict(history.completed), dict(history.last_seen))  # its thread goes on
+    known = isinstance(source, Population)
+    population = source.everybody(copied.completed) if known else source
     return coverage(population, copied, by=setup.strata).as_json()
 
 

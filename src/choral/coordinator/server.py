@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +31,7 @@ from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
+from choral.coordinator.seat import Seat
 from choral.coordinator.service import Service
 from choral.coordinator.submissions import MODEL_BYTES
 from choral.coordinator.transfers import Uploads
@@ -147,9 +146,10 @@ class Server:
         self.leading = asyncio.Event()
         self._standing: asyncio.Task[None] | None = None
         self._leadership: Leadership | None = None
+        self._seat: Seat | None = None
         if self.archive.database is not None:
-            owner = f"{socket.gethostname()}-{os.getpid()}-{rand.token(4).hex()}"
-            self._leadership = Leadership(self.archive.database, owner=owner)
+            self._seat = Seat(settings.storage, rand=rand)
+            self._leadership = Leadership(self.archive.database, owner=self._seat.owner)
         self.address = ""
         self._keys = self._own_keys()
         self.audit = self._audited()
@@ -193,8 +193,10 @@ class Server:
         """Open the audit trail, or begin one."""
         key, now = self._keys.signing, self._clock.wall
         self._audit_store: Any = self.archive.database
-        if self.archive.database is not None:
-            trail = Trail(self.archive.database, key=key, now=now)
+        leadership = self._leadership
+        if self.archive.database is not None and leadership is not None:
+            logs = self.archive.database.fenced(lambda: leadership.lease)
+            trail = Trail(logs, key=key, now=now)
         else:
             trail, self._audit_store = open_trail(self.archive.root, key=key, now=now)
         return Auditor(trail, key)
@@ -218,6 +220,8 @@ class Server:
 
     def _coordinator(self) -> Service:
         uploads = self._settings.storage / UPLOADS
+        if self._seat is not None:  # others work in the same storage
+            uploads /= self._seat.folder
         uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in uploads.glob("*.upload"):
             left.unlink()
@@ -337,6 +341,7 @@ class Server:
         self.leading.clear()
         await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._on_thread(self.runs.abandon, GRACE_S)
+        await self._on_thread(self.audit.trail.forget)
 
     async def _on_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
@@ -384,16 +389,21 @@ class Server:
             self._standing.cancel()
         await self._on_thread(self.runs.drain, GRACE_S)
         if self._leadership is not None:
+            await self._close_trail()  # while it may still write to it
             with suppress(StoreError):
                 await self._on_thread(self._leadership.resign)
+        if self._seat is not None:
+            self._seat.leave()
         self._service.leaving = True
         self._desk.ring()
         self._desk.wake()
         await self._server.stop(grace=GRACE_S)
-        await self._close_audit()
+        if self._leadership is None:
+            await self._close_trail()
+        self._audit_store.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _close_audit(self) -> None:
+    async def _close_trail(self) -> None:
         """Write the last entries; that they cannot be written is no reason to stay."""
         if self._watching is not None:
             self._watching.cancel()
@@ -401,8 +411,7 @@ class Server:
                 await self._watching
         self.audit.stopped()
         with suppress(StoreError):
-            await asyncio.get_running_loop().run_in_executor(self._pool, self.audit.flush)
-        self._audit_store.close()
+            await self._on_thread(self.audit.flush)
 
     async def _everybody_told(self) -> None:
         """Return once no client has a farewell waiting for it."""

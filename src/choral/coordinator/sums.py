@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from choral.coordinator.spool import SpoolFile
 from choral.core.aggregation import RingGrid, Secure
-from choral.core.errors import ChoralError, RunFailed, StoreError, Truncated, WrongShape
+from choral.core.errors import (
+    ChoralError,
+    RoundSpent,
+    RunFailed,
+    StoreError,
+    Truncated,
+    WrongShape,
+)
 from choral.core.exact import Encoding, ExactSum
 from choral.core.keys import Key
 from choral.core.params import ClientId, Spec
@@ -318,11 +325,11 @@ class RemoteSum:
             client = ClientId(command.client)
             why = f"the coordinator refuses it: {command.reason}"
             self._refused.setdefault(client, Failed(client, Breach.code, why))
-        elif isinstance(command, cmd.Accused):
+        elif isinstance(command, cmd.Accused) and command.ends:
             client = ClientId(command.client)
-            if client in self._of and client in self._of[client].server.lost:
-                why = f"it left the sum: {command.reason}"
-                self._refused.setdefault(client, Failed(client, Breach.code, why))
+            why = f"it left the sum: {command.reason}"
+            code = RoundSpent.code if command.reason == Reason.JOINED else Breach.code
+            self._refused.setdefault(client, Failed(client, code, why))
 
     def _lost(self) -> Unreached | None:
         return hopeless([instance.group for instance in self._instances], self._terms)

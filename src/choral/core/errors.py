@@ -21,7 +21,8 @@ ChoralError                     code, hint, exit code, retryable
 ├── ClientError                 a client's own code failed (exit 1)
 │   └── WorkerLost              the process that ran a client ended
 ├── RunFailed                   the run cannot go on (exit 1)
-│   └── NoQuorum                too few clients completed a round
+│   ├── NoQuorum                too few clients completed a round
+│   └── RoundSpent              clients helped to unmask an attempt, and join no other of its round
 ├── StoreError                  the run's storage says no (exit 2)
 │   ├── RunExists               the output folder already holds a run
 │   ├── NothingToResume         no unfinished run there
@@ -204,6 +205,12 @@ class NoQuorum(RunFailed):
     """Too few clients completed a round."""
 
     code = "no_quorum"
+
+
+class RoundSpent(RunFailed):
+    """Clients that helped to unmask an attempt which failed join no other one of its round."""
+
+    code = "round_spent"
 
 
 class StoreError(ChoralError):

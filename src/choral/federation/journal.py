@@ -95,8 +95,8 @@ class Journal:
             Fenced: Another process has taken the run over.
             StoreError: It cannot be stored now; it still waits.
         """
-        self._ahead()
         try:
+            self._ahead()
             self._count = self._store.append(
                 self._lease,
                 self._waiting,

@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
-from choral.core.errors import RunFailed
+from choral.core.errors import NoQuorum, RoundSpent, RunFailed
 from choral.core.params import ClientId
 from choral.core.plan import Cohort
 from choral.federation.events import (
@@ -115,7 +115,7 @@ class RoundMachine:
         if not cohort.clients and not self._policy.whole:
             return self._abort("empty_cohort")
         if len(cohort.clients) < cohort.quorum:
-            return self._abort("no_quorum")
+            return self._short()
         if not cohort.clients:
             return self._empty()
         self.phase = Phase.COLLECTING
@@ -160,7 +160,7 @@ class RoundMachine:
         if self.phase is Phase.GRACE and done >= cohort.quorum:
             return self._seal()
         if done + open_ < cohort.quorum:
-            return self._abort("no_quorum")
+            return self._short()
         return ()
 
     def _timer(self, event: TimerFired) -> Commands:
@@ -171,9 +171,9 @@ class RoundMachine:
             if self._policy.grace_s > 0:
                 self.phase = Phase.GRACE
                 return (SetTimer(self.round, self.attempt, "grace", self._policy.grace_s),)
-            return self._abort("no_quorum")
+            return self._short()
         if event.timer == "grace" and self.phase is Phase.GRACE:
-            return self._abort("no_quorum")
+            return self._short()
         return ()
 
     def _seal(self) -> Commands:
@@ -184,6 +184,12 @@ class RoundMachine:
         self.phase = Phase.ABORTED
         self.reason = reason
         return (Abandon(self.round, self.attempt, reason),)
+
+    def _short(self) -> Commands:
+        """Give up for want of clients; say so where too few are left that may join another sum."""
+        spent = sum(code == RoundSpent.code for code, _ in self.failed.values())
+        for_good = spent and len(self._invited) - spent < self._chosen().quorum
+        return self._abort(RoundSpent.code if for_good else NoQuorum.code)
 
     def _aggregated(self, event: Aggregated) -> Commands:
         for client in event.left_out:

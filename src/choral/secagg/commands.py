@@ -131,11 +131,18 @@ class Accused:
 
     It is that client's word alone: what it was sent may have been spoiled by the other, by the
     server, or by nobody.
+
+    Attributes:
+        client: Who says it.
+        reason: What.
+        about: Of whom.
+        ends: It has left the attempt.
     """
 
     client: str
     reason: Reason
     about: str
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -381,7 +381,7 @@ class Server:
         about = m.about if known and m.about in self._adverts else ""
         told: tuple[ServerCommand, ...] = ()
         if m.ends or (m.client, about) not in self._accused:
-            told = (Accused(m.client, m.reason, about),)
+            told = (Accused(m.client, m.reason, about, m.ends),)
         self._accused.add((m.client, about))
         return (*told, *self._lose(m.client, m.reason)) if m.ends else told
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from choral.core.errors import Conflict, StoreError, TamperedAudit
+from choral.core.errors import Conflict, Fenced, StoreError, TamperedAudit
 from choral.core.ports import LogStore, Record
 from choral.crypto.signatures import SigningKey
 from choral.federation.audit import CHECKPOINT, LOG, Head, checkpoint, entry, follow
@@ -76,6 +76,7 @@ class Trail:
 
         Raises:
             StoreError: It cannot be stored now; it still waits.
+            Fenced: Another process leads; what was noted here is no part of the trail.
             TamperedAudit: What another process has written meanwhile does not follow.
         """
         with self._writing:
@@ -90,10 +91,24 @@ class Trail:
 
     def _store_batch(self) -> None:
         for _ in range(_TRIES):
-            if self._append(self._batch, sign=self._batch_sign):
+            try:
+                stored = self._append(self._batch, sign=self._batch_sign)
+            except Fenced:
+                self._forget()
+                raise
+            if stored:
                 self._batch = []
                 return
         raise StoreError("the audit trail grows faster than this process can write to it")
+
+    def forget(self) -> None:
+        """Drop what was noted and is not durable: what it speaks of never came to be."""
+        with self._writing:
+            self._forget()
+
+    def _forget(self) -> None:
+        with self._noting:
+            self._batch, self._waiting, self._sign = [], [], False
 
     def _append(self, waiting: list[tuple[str, dict[str, Any]]], *, sign: bool) -> bool:
         """Chain and store entries; return False where others were there first."""

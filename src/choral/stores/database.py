@@ -211,9 +211,24 @@ class Database:
 
     def append_log(self, log: str, records: Sequence[Record], *, expect: int) -> int:
         """Append records where the log holds as many as the writer expects."""
+        return self._append_log(log, records, expect=expect, lease=None)
+
+    def fenced(self, lease: Callable[[], Lease | None]) -> FencedLogs:
+        """Return the logs for a writer that may write only while it holds a lease.
+
+        Args:
+            lease: Says which one it holds, as far as it knows; None where it needs none.
+        """
+        return FencedLogs(self, lease)
+
+    def _append_log(
+        self, log: str, records: Sequence[Record], *, expect: int, lease: Lease | None
+    ) -> int:
         lines = _lines(records)
 
         def work(db: sa.Connection) -> int:
+            if lease is not None:
+                _check(db, lease)
             count = _count(db, LOG_RECORDS, LOG_RECORDS.c.log == log)
             if count != expect:
                 raise Conflict(f"log `{log}` holds {count} records, not {expect}")
@@ -228,6 +243,36 @@ class Database:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+class FencedLogs:
+    """A `LogStore` in which every append is fenced by the epoch of a lease, in one transaction.
+
+    Args:
+        database: Where the logs and the lease are.
+        lease: Says which lease the writer holds; None where it needs none.
+    """
+
+    def __init__(self, database: Database, lease: Callable[[], Lease | None]) -> None:
+        self._database = database
+        self._lease = lease
+
+    def logs(self) -> Sequence[str]:
+        """Return the names of all logs that hold a record, sorted."""
+        return self._database.logs()
+
+    def read_log(self, log: str, *, start: int = 0) -> Sequence[Record]:
+        """Return the records of a log."""
+        return self._database.read_log(log, start=start)
+
+    def append_log(self, log: str, records: Sequence[Record], *, expect: int) -> int:
+        """Append records where the log holds as many as the writer expects.
+
+        Raises:
+            Conflict: It holds another number; nothing was written.
+            Fenced: Someone took the run over that the lease is for; nothing was written.
+        """
+        return self._database._append_log(log, records, expect=expect, lease=self._lease())
 
 
 def _text(value: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from choral.coordinator.events import KEPT, EventLog
 from choral.coordinator.gate import Scene, Trigger, may_open
 from choral.coordinator.metrics import Metrics
+from choral.coordinator.opening import Opening
 from choral.coordinator.population import Population
 from choral.coordinator.roster import read_roster
 from choral.coordinator.spool import SpoolFile
@@ -203,3 +205,16 @@ def test_metrics_count_the_tasks_of_the_loop():
             task.cancel()
 
     asyncio.run(test())
+
+
+def test_a_client_whose_work_goes_on_over_a_restart_is_asked_to_measure():
+    here = Join("a", ("*",))
+    desk = SimpleNamespace(
+        offers=lambda: [here], presences=lambda: {"a": None, "gone": None}, refuse=lambda *_: None
+    )
+    opening = Opening(
+        None, Population(), Trigger(), world=SimpleNamespace(desk=desk), timers=None,
+        suits=lambda _: "",
+    )  # fmt: skip
+    assert opening.to_measure(()) == ("a",)
+    assert opening.to_measure(("gone", "b", "a")) == ("a", "b")

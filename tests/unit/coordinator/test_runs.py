@@ -274,5 +274,6 @@ def test_coverage_counts_clients_that_have_gone():
     population.update([Join(ClientId(c), ("*",)) for c in "abc"])
     population.update([Join(ClientId("a"), ("*",))])
     assert list(population.ids) == ["a"]
-    assert population.everybody.ids == ("a", "b", "c", "d")
-    assert population.everybody.strata(ClientId("d")) == {"region": "north"}
+    assert population.everybody().ids == ("a", "b", "c", "d")
+    assert population.everybody().strata(ClientId("d")) == {"region": "north"}
+    assert population.everybody(["a", "gone"]).ids == ("a", "b", "c", "d", "gone")

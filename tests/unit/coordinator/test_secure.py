@@ -16,11 +16,13 @@ from choral.client.settings import Local, Settings
 from choral.client.who import Certified
 from choral.client.work import Train, _Desk
 from choral.coordinator.spool import SpoolFile
-from choral.coordinator.sums import SpooledSum
+from choral.coordinator.sums import RemoteSum, SpooledSum
 from choral.core.errors import BudgetExhausted
 from choral.pki.credentials import ClientFiles
 from choral.pki.files import private_folder
 from choral.privacy.ledger import PrivacyLedger
+from choral.secagg.commands import Accused
+from choral.secagg.refusals import Reason
 from choral.stores.ledgers import LEDGER, ledger_store
 from choral.system import SystemClock, SystemRand
 from choral.wire.v1 import admin_pb2 as admin
@@ -115,6 +117,18 @@ def assert_near(served, agents, run, *names, rounds=1):
     assert max(np.abs(array).max() for array in expected.values()) > 0.01  # they have learnt
     for name in expected:
         assert np.allclose(found[name], expected[name], atol=2e-3), name
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(Reason.REPLAYED, "secagg_breach"), (Reason.JOINED, "round_spent")],
+)
+def test_who_leaves_a_sum_has_failed_and_who_accuses_has_not(reason, code):
+    total = object.__new__(RemoteSum)
+    total._refused, total._note = {}, lambda _: None
+    total._blame(Accused("a", Reason.BAD_TAG, "b"))
+    total._blame(Accused("b", reason, "", ends=True))
+    assert [(f.client, f.code) for f in total._refused.values()] == [("b", code)]
 
 
 def test_everybody(served, agents):

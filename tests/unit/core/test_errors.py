@@ -41,6 +41,7 @@ TABLE = {
     "WorkerLost": ("ClientError", "worker_lost", 1, "ABORTED"),
     "RunFailed": ("ChoralError", "run_failed", 1, "ABORTED"),
     "NoQuorum": ("RunFailed", "no_quorum", 1, "ABORTED"),
+    "RoundSpent": ("RunFailed", "round_spent", 1, "ABORTED"),
     "StoreError": ("ChoralError", "store", 2, "FAILED_PRECONDITION"),
     "RunExists": ("StoreError", "run_exists", 2, "ALREADY_EXISTS"),
     "NothingToResume": ("StoreError", "nothing_to_resume", 2, "NOT_FOUND"),

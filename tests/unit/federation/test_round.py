@@ -96,6 +96,18 @@ def test_a_round_that_cannot_reach_its_quorum_is_given_up_at_once():
     assert machine.phase is Phase.ABORTED
 
 
+def test_a_round_is_spent_where_too_few_are_left_that_may_join_another_sum():
+    machine, _ = opened("abcde", quorum=3)
+    for client, code in (("a", "round_spent"), ("b", "client_error")):
+        assert machine.receive(ClientFailed(1, 1, client, code, "")) == ()
+    assert machine.receive(failure("c")) == (Abandon(1, 1, "no_quorum"),)
+
+    machine, _ = opened("abcd", quorum=3)
+    machine.receive(ClientFailed(1, 1, "a", "round_spent", ""))
+    commands = machine.receive(ClientFailed(1, 1, "b", "round_spent", ""))
+    assert commands == (Abandon(1, 1, "round_spent"),)
+
+
 def test_a_failed_client_may_still_contribute():
     machine, _ = opened("abc", quorum=2)
     machine.receive(failure("a"))

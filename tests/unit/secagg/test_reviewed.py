@@ -182,6 +182,16 @@ def test_a_holder_that_holds_back_is_named(world):
     assert w.rejected == [("c001", Reason.BAD_SHARE, "c001")]
 
 
+def test_the_last_one_of_a_step_says_that_it_leaves(world):
+    w = world(4)
+    w.toward = lambda client, m: None if client == "c001" else m
+    w.server_does(w.server.receive(cmd.Start()))
+    bare = msg.Complaint("c001", Reason.JOINED, "", True, b"")
+    told, *after = w.server.receive(cmd.Received("c001", msg.encode(bare)))
+    assert told == cmd.Accused("c001", Reason.JOINED, "", ends=True)
+    assert {type(c) for c in after} == {cmd.Tell}  # the next step has begun, and forgets it
+
+
 def test_accusations_are_one_word_each_and_of_members(world):
     w = world(4)
     w.toward = lambda client, m: None if isinstance(m, msg.Roster) else m

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from choral.core.errors import StoreError, StoreUnavailable, TamperedAudit
+from choral.core.errors import Fenced, StoreError, StoreUnavailable, TamperedAudit
 from choral.crypto.signatures import SigningKey
 from choral.federation.audit import CHECKPOINT, LOG, check
 from choral.stores.audit import DATABASE, EVERY, Trail, open_trail, read_trail
+from choral.stores.database import open_database
 from choral.stores.memory import MemoryLogStore
 from choral.system import SystemRand
 
@@ -111,3 +112,40 @@ def test_a_changed_trail_is_not_opened(tmp_path):
 def test_no_trail_is_made_where_none_is_wanted(tmp_path):
     with pytest.raises(StoreError, match="no audit trail"):
         read_trail(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["sqlite", pytest.param("postgres_url", marks=pytest.mark.xdist_group("postgres"))],
+)
+def test_a_writer_that_was_taken_over_writes_nothing(place, request, tmp_path):
+    url = f"sqlite:///{tmp_path}/run.db" if place == "sqlite" else request.getfixturevalue(place)
+    database = open_database(url)
+    database.create("leader", {})
+    first = database.acquire("leader")
+    asleep = make(database.fenced(lambda: first))
+    asleep.note("round.opened", sign=True)
+    asleep.flush()
+    asleep.note("round.committed", sign=True)
+    second = database.acquire("leader")  # while the first one sleeps
+
+    with pytest.raises(Fenced):
+        asleep.flush()
+    asleep.flush()  # nothing waits any more, so nothing is written later either
+    leads = make(database.fenced(lambda: second))
+    leads.note("run.resumed", sign=True)
+    leads.flush()
+    records = database.read_log(LOG)
+    kinds = [r.kind for r in records if r.kind != CHECKPOINT]
+    assert kinds == ["round.opened", "run.resumed"]
+    assert not check(records, keys=[KEY.public]).faults
+    database.close()
+
+
+def test_what_was_noted_can_be_forgotten():
+    store = MemoryLogStore()
+    trail = make(store)
+    trail.note("a", sign=True)
+    trail.forget()
+    trail.flush()
+    assert store.read_log(LOG) == ()

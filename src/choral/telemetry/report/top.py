@@ -30,6 +30,7 @@ _STATUS: Final = {
 }
 _REASONS: Final = {
     "no_quorum": "too few clients completed a round",
+    "round_spent": "clients helped to unmask an attempt that failed, and join no other one",
     "empty_cohort": "no client was chosen for a round",
 }
 _SEES: Final = {

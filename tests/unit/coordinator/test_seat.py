@@ -1,0 +1,55 @@
+import os
+import shutil
+
+import pytest
+
+from choral.coordinator.seat import FOLDER, Seat
+from choral.testing.fakes import SeededRand
+
+
+@pytest.fixture
+def rand():
+    return SeededRand(3)
+
+
+def test_the_next_one_at_a_place_has_the_name_of_the_one_that_is_gone(tmp_path, rand):
+    first = Seat(tmp_path, rand=rand)
+    first.leave()
+    second = Seat(tmp_path, rand=rand)
+    assert (second.owner, second.folder) == (first.owner, first.folder)
+
+
+def test_two_that_live_have_different_names(tmp_path, rand):
+    first, second = Seat(tmp_path, rand=rand), Seat(tmp_path, rand=rand)
+    assert first.owner != second.owner
+    assert first.folder != second.folder
+    first.leave()
+    assert Seat(tmp_path, rand=rand).owner == first.owner
+
+
+def test_a_copy_of_the_storage_has_other_names(tmp_path, rand):
+    first = Seat(tmp_path / "one", rand=rand)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert Seat(tmp_path / "two", rand=rand).owner != first.owner
+
+
+def test_a_name_that_a_crash_has_cut_is_made_anew(tmp_path, rand):
+    first = Seat(tmp_path, rand=rand)
+    first.leave()
+    (tmp_path / FOLDER / "0").write_bytes(b"12")
+    second = Seat(tmp_path, rand=rand)
+    second.leave()
+    assert second.owner != first.owner
+    assert Seat(tmp_path, rand=rand).owner == second.owner
+
+
+def test_where_nothing_can_be_locked_every_name_is_new(tmp_path, rand, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    first, second = Seat(tmp_path, rand=rand), Seat(tmp_path, rand=rand)
+    assert first.owner != second.owner
+    assert first.folder != second.folder
+    first.leave()
+    assert len(os.listdir(tmp_path / FOLDER)) == 1
