@@ -20,12 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from choral.client.records import (
-    Allowance,
-    RecordLedger,
-    open_record_ledger,
-    trained_size,
-)
+from choral.client.records import Allowance, RecordLedger, open_record_ledger
 from choral.client.settings import Local
 from choral.config.references import is_reference, resolve
 from choral.core.checks import one_of
@@ -53,6 +48,7 @@ from choral.federation.participant import (
     overlay,
     own_code,
 )
+from choral.federation.recorded import trained_size
 from choral.privacy.ledger import Reservation
 from choral.stores.files import sync_folder, write_durably
 from choral.system import SystemRand
