@@ -189,9 +189,7 @@ def _recorded(setup: RunSetup, wish: Privacy, spec: Spec) -> RunSetup:
     check_model = getattr(setup.task, "check_record_privacy", None)
     if callable(check_model):
         check_model()
-    promise = RecordPromise(
-        wish.delta, setup.policy.rounds, trained_size(spec), limit=wish.epsilon
-    )
+    promise = RecordPromise(wish.delta, setup.policy.rounds, trained_size(spec), limit=wish.epsilon)
     if not setup.complete:
         why = "clients tell their number of records by powers of two; the bound is for the fewest"
         planned = wish.epsilon if wish.noise_multiplier is None else None

@@ -18,7 +18,7 @@ from choral.core.plan import Local
 from choral.core.protection import RecordPromise
 from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.core.task import ClientSource, count_examples
-from choral.federation.events import CohortChosen
+from choral.federation.events import CohortChosen, Event
 from choral.federation.participant import own_code
 from choral.privacy.record import record_privacy
 from choral.privacy.vocabulary import Mechanism
@@ -42,8 +42,9 @@ def counted_in(source: ClientSource, test_fraction: float) -> Counted:
     A source of clients that keep their data says so by a method `training_records`, which takes a
     client and the part that it holds out; another one is asked for the data itself.
     """
-    said: Callable[[ClientId, float], tuple[int, int]] | None
-    said = getattr(source, "training_records", None)
+    said: Callable[[ClientId, float], tuple[int, int]] | None = getattr(
+        source, "training_records", None
+    )
 
     def count(client: ClientId) -> tuple[int, int]:
         if said is not None:
@@ -71,7 +72,7 @@ class RecordAccount:
         self._sizes: dict[ClientId, tuple[int, int]] = {}
         self._asked: Counter[ClientId] = Counter()
 
-    def sized(self, event: Any) -> Any:
+    def sized(self, event: Event) -> Event:
         """Return an event as it is logged: a cohort with the numbers of its clients' records."""
         if not isinstance(event, CohortChosen):
             return event
@@ -121,12 +122,14 @@ class RecordAccount:
             if times <= self._promise.rounds:
                 return None
             why = (
-                f"`{client}` would train for the {times}th time, and the noise for epsilon "
-                f"{limit:g} is made for {self._promise.rounds} times"
+                f"`{client}` would be asked to train {times} times, and the noise for epsilon "
+                f"{limit:g} is made for {self._promise.rounds}"
             )
         else:
+            most = limit * (1 + _TOLERANCE)
             found = self.epsilon
-            if found <= limit * (1 + _TOLERANCE):
+            found = found if found <= most else min(found, self._loss(exact=True))
+            if found <= most:
                 return None
             why = f"a record would lose epsilon {found:.4g}, and {limit:g} is the limit"
         return BudgetExhausted(
@@ -145,9 +148,7 @@ class RecordAccount:
 
 
 @lru_cache(maxsize=64)
-def planned_loss(
-    local: Local, sizes: frozenset[tuple[int, int]], promise: RecordPromise
-) -> float:
+def planned_loss(local: Local, sizes: frozenset[tuple[int, int]], promise: RecordPromise) -> float:
     """Return an upper bound for clients of these sizes that train in every planned round."""
     found = worst_loss(
         local,
