@@ -23,10 +23,11 @@ coordinates with d * DISTANCE to its delta, on both sides: see `accounting.slack
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -59,7 +60,7 @@ _STEP: Final = 256
 _STEP_SIGMA: Final = 448.0
 _FRACTION: Final = 320
 _TAIL_BITS: Final = 140
-_GUIDE_BITS: Final = 16
+_GUIDE_BITS: Final = 18
 _BLOCK: Final = 1 << 16
 _DIGITS: Final = Context(prec=120)
 
@@ -73,29 +74,39 @@ class _Table:
         high: First 64 bits of each threshold, ascending.
         low: The other 64.
         guide: For each value of a draw's first 16 bits, how many thresholds are below all such
-            draws; one more entry at the end.
+            draws.
+        span: For each of these values, how many thresholds are among its draws: 0, 1 or 2 for more.
     """
 
     least: int
     high: Words
     low: Words
-    guide: npt.NDArray[np.intp]
+    guide: npt.NDArray[np.int32]
+    span: npt.NDArray[np.uint8]
 
-    def look_up(self, words: Words, rest: Words) -> Integers:
-        """Return the outcomes of draws whose first 64 bits are `words` and others `rest`."""
+    def look_up(self, words: Words, rest: Callable[[], Words]) -> Integers:
+        """Return the outcomes of draws whose first 64 bits are `words`.
+
+        Args:
+            words: Shape `[n]`.
+            rest: Gives the other 64 bits, which are hardly ever looked at.
+        """
         top = (words >> np.uint64(64 - _GUIDE_BITS)).astype(np.intp)
-        first = self.guide[top]
-        span = self.guide[top + 1] - first
-        at = np.minimum(first, self.high.size - 1)
-        index = first + ((self.high[at] <= words) & (span > 0))
-        many = np.flatnonzero(span > 1)
-        index[many] = np.searchsorted(self.high, words[many], side="right")
-        for i in np.flatnonzero((self.high[np.maximum(index - 1, 0)] == words) & (index > 0)):
-            equal = int(np.searchsorted(self.high, words[i], side="left"))
-            decided = np.searchsorted(self.low[equal : index[i]], rest[i], side="right")
-            index[i] = equal + int(decided)
+        index = self.guide[top].astype(np.int64)
+        span = self.span[top]
+        some = np.flatnonzero(span)  # the first bits have decided all others
+        near, found = words[some], index[some]
+        found += self.high[found] <= near
+        many = np.flatnonzero(span[some] > 1)
+        found[many] = np.searchsorted(self.high, near[many], side="right")
+        for i in np.flatnonzero((self.high[np.maximum(found - 1, 0)] == near) & (found > 0)):
+            equal = int(np.searchsorted(self.high, near[i], side="left"))
+            last = rest()[some[i]]
+            decided = np.searchsorted(self.low[equal : found[i]], last, side="right")
+            found[i] = equal + int(decided)
+        index[some] = found
         index += self.least
-        return index.astype(np.int64, copy=False)
+        return index
 
 
 def _table(masses: list[int], least: int) -> _Table:
@@ -109,8 +120,9 @@ def _table(masses: list[int], least: int) -> _Table:
     high = np.array([t >> 64 for t in thresholds], np.uint64)
     low = np.array([t & mask for t in thresholds], np.uint64)
     edges = np.arange(1 << _GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - _GUIDE_BITS)
-    guide = np.append(np.searchsorted(high, edges, side="left"), high.size).astype(np.intp)
-    return _Table(least, high, low, guide)
+    guide = np.append(np.searchsorted(high, edges, side="left"), high.size).astype(np.int32)
+    span = np.minimum(np.diff(guide), 2).astype(np.uint8)
+    return _Table(least, high, low, guide[:-1], span)
 
 
 def _exp(x: Fraction) -> int:
@@ -260,7 +272,7 @@ def _draw(
         for at in range(0, size, _BLOCK):
             part = total[at : at + _BLOCK]
             words = _words(first, part.size, start + at)
-            rest = _words(second, part.size, start + at)
+            rest = partial(_words, second, part.size, start + at)
             part += factor * table.look_up(words, rest)
         first.erase()
         second.erase()
