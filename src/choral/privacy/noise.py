@@ -60,7 +60,7 @@ _STEP: Final = 256
 _STEP_SIGMA: Final = 448.0
 _FRACTION: Final = 320
 _TAIL_BITS: Final = 140
-_GUIDE_BITS: Final = 18
+_GUIDE_BITS: Final = 16
 _BLOCK: Final = 1 << 16
 _DIGITS: Final = Context(prec=120)
 
@@ -73,16 +73,14 @@ class _Table:
         least: The smallest outcome.
         high: First 64 bits of each threshold, ascending.
         low: The other 64.
-        guide: For each value of a draw's first 16 bits, how many thresholds are below all such
-            draws.
-        span: For each of these values, how many thresholds are among its draws: 0, 1 or 2 for more.
+        guide: For each value of a draw's first 16 bits, four times the number of thresholds that
+            are below all such draws, plus how many are among them: 0, 1, or 2 for more.
     """
 
     least: int
     high: Words
     low: Words
     guide: npt.NDArray[np.int32]
-    span: npt.NDArray[np.uint8]
 
     def look_up(self, words: Words, rest: Callable[[], Words]) -> Integers:
         """Return the outcomes of draws whose first 64 bits are `words`.
@@ -91,19 +89,20 @@ class _Table:
             words: Shape `[n]`.
             rest: Gives the other 64 bits, which are hardly ever looked at.
         """
-        top = (words >> np.uint64(64 - _GUIDE_BITS)).astype(np.intp)
-        index = self.guide[top].astype(np.int64)
-        span = self.span[top]
-        some = np.flatnonzero(span)  # the first bits have decided all others
-        near, found = words[some], index[some]
-        found += self.high[found] <= near
-        many = np.flatnonzero(span[some] > 1)
+        top = (words >> np.uint64(64 - _GUIDE_BITS)).view(np.int64)
+        guided = self.guide.take(top, mode="clip")
+        some = np.flatnonzero(guided & 3)  # the first bits have decided all others
+        near, near_guide = words.take(some), guided.take(some)
+        found = (near_guide >> 2).astype(np.int64)
+        found += self.high.take(found, mode="clip") <= near
+        many = np.flatnonzero((near_guide & 3) > 1)
         found[many] = np.searchsorted(self.high, near[many], side="right")
-        for i in np.flatnonzero((self.high[np.maximum(found - 1, 0)] == near) & (found > 0)):
+        for i in np.flatnonzero(self.high.take(found - 1, mode="clip") == near):
             equal = int(np.searchsorted(self.high, near[i], side="left"))
             last = rest()[some[i]]
             decided = np.searchsorted(self.low[equal : found[i]], last, side="right")
             found[i] = equal + int(decided)
+        index = (guided >> 2).astype(np.int64)
         index[some] = found
         index += self.least
         return index
@@ -120,9 +119,9 @@ def _table(masses: list[int], least: int) -> _Table:
     high = np.array([t >> 64 for t in thresholds], np.uint64)
     low = np.array([t & mask for t in thresholds], np.uint64)
     edges = np.arange(1 << _GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - _GUIDE_BITS)
-    guide = np.append(np.searchsorted(high, edges, side="left"), high.size).astype(np.int32)
-    span = np.minimum(np.diff(guide), 2).astype(np.uint8)
-    return _Table(least, high, low, guide[:-1], span)
+    below = np.append(np.searchsorted(high, edges, side="left"), high.size)
+    guide = 4 * below[:-1] + np.minimum(np.diff(below), 2)
+    return _Table(least, high, low, guide.astype(np.int32))
 
 
 def _exp(x: Fraction) -> int:
