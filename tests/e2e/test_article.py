@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(400)]
 
 ARTICLE = Path(__file__).parents[2] / "examples" / "article"
 CLIENTS = [f"client-{i}" for i in range(1, 6)]
@@ -138,7 +138,7 @@ def shown_by_another(start, folder, run):
 def test_five_clients_by_environment_alone(start, tmp_path):
     """Ten secure rounds with differential privacy; the files are as they are in the article."""
     coordinator, clients = begin_article(start, tmp_path, ROUNDS="10", AGGREGATION="secure")
-    out, err = coordinator.communicate(timeout=150)
+    out, err = coordinator.communicate(timeout=300)
     said = [client.communicate(timeout=60)[1] for client in clients]
     assert coordinator.returncode == 0, err
     assert [client.returncode for client in clients] == [0] * 5, said
@@ -183,7 +183,7 @@ def test_the_same_file_in_a_simulation(start, tmp_path):
         "simulate", str(ARTICLE / "config.yaml"), "--data", str(ARTICLE / "data"), "--json",
         CHORAL_STORAGE_PATH=str(tmp_path / "models"),
     )  # fmt: skip
-    out, err = simulation.communicate(timeout=150)
+    out, err = simulation.communicate(timeout=300)
     assert simulation.returncode == 0, err
     result = json.loads(out)
     assert [r["completed"] for r in result["rounds"]] == [5] * 10
@@ -200,7 +200,7 @@ def test_without_the_block_nothing_is_promised(start, tmp_path):
         "simulate", str(config), "--data", str(ARTICLE / "data"), "--json",
         CHORAL_STORAGE_PATH=str(tmp_path / "models"),
     )  # fmt: skip
-    out, err = simulation.communicate(timeout=150)
+    out, err = simulation.communicate(timeout=300)
     assert simulation.returncode == 0, err
     result = json.loads(out)
     assert result["privacy"]["epsilon"] is None
@@ -210,7 +210,10 @@ def test_without_the_block_nothing_is_promised(start, tmp_path):
 
 @pytest.mark.nightly
 def test_a_site_that_cannot_afford_it_leaves_and_both_ends_say_why(start, tmp_path):
-    """One of five allows less than a round costs: it is left out, and never asked again."""
+    """One of five allows less than a round costs: it is left out, and never asked again.
+
+    Both rounds wait for a fifth client as long as they may; it is not patience that is tested.
+    """
     policy = tmp_path / "strict.yaml"
     policy.write_text(
         "secure_aggregation: preferred\ntasks: ['*']\nmin_cohort: 2\nmax_epsilon: 1.0\n"
@@ -218,8 +221,8 @@ def test_a_site_that_cannot_afford_it_leaves_and_both_ends_say_why(start, tmp_pa
     )
     coordinator = start(
         "coordinator", "--config", str(ARTICLE / "config.yaml"),
-        "--insecure", "--listen", "127.0.0.1:0", "--json", *PATIENT,
-        "--set", "rounds=2", "--set", "clients_per_round=5", "--set", "round.retries=5",
+        "--insecure", "--listen", "127.0.0.1:0", "--json",
+        "--set", "rounds=2", "--set", "start.wait_s=25",
         CHORAL_STORAGE_PATH=str(tmp_path / "models"),
         CLIENTS_CONFIG=str(ARTICLE / "clients.json"),
     )  # fmt: skip
@@ -235,13 +238,13 @@ def test_a_site_that_cannot_afford_it_leaves_and_both_ends_say_why(start, tmp_pa
                 COORDINATOR=address,
             )
         )  # fmt: skip
-    out, err = coordinator.communicate(timeout=150)
+    out, err = coordinator.communicate(timeout=300)
     said = [client.communicate(timeout=60)[1] for client in clients]
     assert coordinator.returncode == 0, err
     result = json.loads(out)
-    failed = {(f["client"], f["code"]) for f in result["failures"]}
-    assert failed == {("client-3", "budget_exhausted")}
-    assert len(result["failures"]) == 1
+    assert [(f["client"], f["code"]) for f in result["failures"]] == [
+        ("client-3", "budget_exhausted")
+    ]
     assert "a record may lose epsilon 1" in result["failures"][0]["message"]
     assert "a record may lose epsilon 1" in said[2]
     assert [r["completed"] for r in result["rounds"]] == [4, 4]
