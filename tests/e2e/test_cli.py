@@ -118,7 +118,7 @@ def test_workers_give_the_same_model(site):
         (["--set", "clients_per_round=9"], 2, "9 of 3 clients"),
         (["--set", "local.lr=.nan"], 2, "local.lr"),
         (["--set", "aggregation=robust"], 2, "not built yet"),
-        (["--set", "privacy={epsilon: 1, mode: record}"], 2, "not built yet"),
+        (["--set", "privacy={epsilon: 1, mode: record, mechanism: skellam}"], 2, "mechanism"),
         (["--set", "privacy={epsilon: 0}"], 2, "privacy.epsilon 0"),
         (["--set", "compression={name: quantise}"], 2, "not built yet"),
         (["--set", "simulation.data=nowhere/"], 2, "nowhere"),

@@ -28,20 +28,21 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     },
     "transfer": {"mb": 64, "repeat": 5},
     "round": {"mb": 1, "clients": 4, "rounds": 10},
+    "privacy": {"clients": 100, "params": 1_000_000, "repeat": 5},
 }
 """Bench to its options and their defaults."""
 
-UNBUILT = ("aggregate", "compress", "privacy", "robust", "scale")
+UNBUILT = ("aggregate", "compress", "robust", "scale")
 
 
 def command(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="simulate, secagg, transfer or round")],
+    name: Annotated[str, typer.Argument(help="simulate, secagg, transfer, round or privacy")],
     clients: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Clients: 1000 in all (simulate), 100 in the cohort (secagg), 4 (round).",
+            help="Clients: 1000 in all (simulate), 100 in the cohort (secagg, privacy), 4 (round).",
         ),
     ] = None,
     per_round: Annotated[
@@ -55,7 +56,7 @@ def command(
         typer.Option(min=1, help="Mebibytes: 64 of a transfer, 1 of the model of a round."),
     ] = None,
     params: Annotated[
-        int | None, typer.Option(min=1, help="secagg: elements of a vector; 1000000.")
+        int | None, typer.Option(min=1, help="secagg, privacy: elements of a vector; 1000000.")
     ] = None,
     dropout: Annotated[
         float | None, typer.Option(metavar="F", help="secagg: fraction lost on the way; 0.")
@@ -79,7 +80,8 @@ def command(
         int | None, typer.Option(help="secagg: bits of the modulus, 16, 24, 32 or 64; 32.")
     ] = None,
     repeat: Annotated[
-        int | None, typer.Option(min=1, help="Measurements: 5 (simulate, transfer), 1 (secagg).")
+        int | None,
+        typer.Option(min=1, help="Measurements: 5 (simulate, transfer, privacy), 1 (secagg)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -141,11 +143,19 @@ def _round(options: Mapping[str, Any]) -> dict[str, Any]:
         return bench_round(**options, watch=stages)
 
 
+def _privacy(options: Mapping[str, Any]) -> dict[str, Any]:
+    from choral.bench.privacy import bench_privacy
+
+    with _Stages(Console(stderr=True, highlight=False)) as stages:
+        return bench_privacy(**options, watch=stages)
+
+
 _BENCHES: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "simulate": _simulate,
     "secagg": _secagg,
     "transfer": _transfer,
     "round": _round,
+    "privacy": _privacy,
 }
 
 
@@ -242,5 +252,6 @@ _PRINTED: Final[dict[str, Callable[[Mapping[str, Any]], None]]] = {
     "simulate": _print_rows,
     "transfer": _print_rows,
     "round": _print_rows,
+    "privacy": _print_rows,
     "secagg": _print_secagg,
 }

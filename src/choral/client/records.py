@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from choral.core.errors import BudgetExhausted, PlanError
-from choral.core.params import Role, Spec
 from choral.core.plan import Plan
 from choral.core.ports import LogStore, Rand
 from choral.privacy.entries import Limit, RunTerms
 from choral.privacy.ledger import PrivacyLedger, Reservation
-from choral.privacy.record import round_releases
+from choral.privacy.record import record_privacy, round_releases
 from choral.privacy.vocabulary import DEFAULT_DELTA, Epsilon, Poisson, PrivacyUnit, Relation
 from choral.stores.database import open_database
 
@@ -40,11 +39,6 @@ class Allowance:
 
     epsilon: float | None = None
     delta: float = DEFAULT_DELTA
-
-
-def trained_size(spec: Spec) -> int:
-    """Return the coordinates that training changes: shared and personal tensors."""
-    return sum(t.size for t in spec.tensors if t.role in (Role.SHARED, Role.PERSONAL))
 
 
 class RecordLedger:
@@ -74,7 +68,8 @@ class RecordLedger:
             dimension: Trained coordinates.
 
         Raises:
-            BudgetExhausted: The policy does not allow it; nothing counts.
+            BudgetExhausted: The policy does not allow it, or the plan's own epsilon is made for
+                fewer trainings; nothing counts.
             PlanError: There is no noise.
         """
         ((one, times),) = round_releases(plan.local, records, dimension=dimension).items()
@@ -84,6 +79,7 @@ class RecordLedger:
                 hint="it is for simulations; raise `noise_multiplier`",
             )
         self._ledger.open_run(RunTerms(plan.run_id, (one,), rounds=1, selection=Poisson.name))
+        self._check_promise(plan)
         before = self._ledger.epsilon()
         made = self._ledger.reserve(
             plan.run_id,
@@ -102,6 +98,18 @@ class RecordLedger:
                 "`max_epsilon`",
             )
         return made
+
+    def _check_promise(self, plan: Plan) -> None:
+        """Refuse more trainings than a plan's noise is made for."""
+        terms = record_privacy(plan.local)
+        if terms.epsilon is None or terms.rounds is None:
+            return
+        if self._ledger.reservations(plan.run_id) >= terms.rounds:
+            raise BudgetExhausted(
+                f"the site's ledger: {terms.rounds} trainings were reserved for run "
+                f"`{plan.run_id}`, and its epsilon of {terms.epsilon:g} is made for no more",
+                hint="attempts that came to nothing count; plan for more rounds",
+            )
 
     def spend(self, reservation: Reservation) -> None:
         """Record that an update was made."""

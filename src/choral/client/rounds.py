@@ -214,6 +214,8 @@ class Rounds:
         found = await self._in_time(request, limit_s)
         if not isinstance(found, Trained):
             raise _as_error(found)
+        if found.lost:
+            self._say(f"a record here has lost at most {found.lost}, over all runs")
 
     async def _in_time(self, request: Request, limit_s: float) -> Answer:
         """Return the child's answer; a child that takes too long is ended."""

@@ -20,12 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from choral.client.records import (
-    Allowance,
-    RecordLedger,
-    open_record_ledger,
-    trained_size,
-)
+from choral.client.records import Allowance, RecordLedger, open_record_ledger
 from choral.client.settings import Local
 from choral.config.references import is_reference, resolve
 from choral.core.checks import one_of
@@ -53,6 +48,7 @@ from choral.federation.participant import (
     overlay,
     own_code,
 )
+from choral.federation.recorded import trained_size
 from choral.privacy.ledger import Reservation
 from choral.stores.files import sync_folder, write_durably
 from choral.system import SystemRand
@@ -115,9 +111,12 @@ class Trained:
 
     Attributes:
         kept: Personal tensors lie beside it.
+        lost: What a record here has lost at most, over all runs, in words; empty where the plan
+            protects no records.
     """
 
     kept: bool = False
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +253,8 @@ class _Desk:
             self._ledger(request.allowance).spend(reserved)
         if outcome.kept is not None:
             write_durably(kept_beside(request.out), encode_tensors(outcome.kept))
-        return Trained(kept=outcome.kept is not None)
+        lost = "" if reserved is None else str(reserved.epsilon)
+        return Trained(kept=outcome.kept is not None, lost=lost)
 
     def _reserved(self, request: Train, plan: Plan, participant: Participant) -> Reservation | None:
         """Reserve what a training with record-level privacy releases; None without it."""

@@ -112,7 +112,7 @@ def build_setup(
         privacy=privacy_of_file(file),
         arguments=_arguments(file),
         test_fraction=test_fraction_of(file),
-        population=population,
+        population=None if deployed is None else population,
         config={
             **file.as_json(),
             "seed": seed,

@@ -201,18 +201,20 @@ class PrivacySection(Section):
 
     Attributes:
         mode: `central` (noise at a trusted coordinator), `distributed` (noise at the clients, below
-            a secure sum) or `record` (in each step of local training; not built yet). Default by
-            `aggregation`: `distributed` where it is secure, `central` where it is plain.
-        epsilon: Upper bound for all rounds; the noise follows from it.
+            a secure sum) or `record` (in each step of local training). Default by `aggregation`:
+            `distributed` where it is secure, `central` where it is plain.
+        epsilon: Upper bound for all rounds; the noise follows from it, in mode `record` for each
+            client by its own number of records.
         delta: That it goes with; default 1e-5.
         noise_multiplier: Noise over the bound of one contribution, instead of `epsilon`.
-        max_norm: L2 norm that each update is clipped to; default 1 with `epsilon`.
+        max_norm: L2 norm that each update is clipped to, or in mode `record` the gradient of each
+            record; default 1 with `epsilon`.
         mechanism: Of distributed noise: `skellam` (default) or `discrete_gaussian`.
         relation: `add_remove`, `replace` or `zero_out`; default `add_remove` for central and
             `replace` for distributed noise.
         budget: Limit over all runs of a population.
         dp_enabled: `false` stands for no `privacy` at all.
-        max_grad_norm: Clip of each step, of mode `record`.
+        max_grad_norm: Stands for `mode: record` and its `max_norm`.
     """
 
     mode: str | None = None

@@ -18,7 +18,7 @@ from choral.coordinator import steps
 from choral.coordinator.assignments import Assignments, Model
 from choral.coordinator.attempts import Attempts
 from choral.coordinator.gate import Trigger
-from choral.coordinator.opening import Opening
+from choral.coordinator.opening import FOR_GOOD, Opening
 from choral.coordinator.outbox import Outbox
 from choral.coordinator.polls import Poll
 from choral.coordinator.population import Population
@@ -42,8 +42,6 @@ from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
 from choral.core.errors import (
     ChoralError,
-    Refused,
-    RolledBackAudit,
     Stale,
     StoreError,
     Unavailable,
@@ -468,7 +466,7 @@ class Actor:
         if ticket.use is Use.EVALUATE:
             yield from self._measured(ticket, None)
             return
-        if message.code in {Refused.code, RolledBackAudit.code}:
+        if message.code in FOR_GOOD:
             self._opening.refuse(client, message.message)
         attempt = self._current(ticket)
         if attempt is None:

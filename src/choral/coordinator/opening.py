@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from choral.coordinator.gate import Scene, Trigger, may_open
 from choral.coordinator.population import Population
 from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
-from choral.core.errors import ConfigError, PlanError
+from choral.core.errors import (
+    BudgetExhausted,
+    ConfigError,
+    PlanError,
+    Refused,
+    RolledBackAudit,
+)
 from choral.core.params import ClientId
 from choral.core.selection import Draft, History
 from choral.federation import events as ev
 from choral.federation.setup import RunSetup
+
+FOR_GOOD: Final = frozenset({Refused.code, RolledBackAudit.code, BudgetExhausted.code})
+"""Codes of refusals that hold for the whole run: the client is not asked again."""
 
 
 class Opening:

@@ -9,6 +9,7 @@ from choral.core.errors import DataError
 from choral.core.params import ClientId
 from choral.core.selection import Strata
 from choral.core.task import ClientData
+from choral.data.split import held_out_size
 from choral.wire.joining import Join, examples_in
 
 
@@ -75,3 +76,17 @@ class Population:
         """Return the most training examples that a client can have by its own account."""
         join = self._known.get(client)
         return examples_in(join.examples_bucket) if join is not None else None
+
+    def training_records(self, client: ClientId, test_fraction: float) -> tuple[int, int]:
+        """Return the fewest and the most records that a client can train on, by its own account.
+
+        Args:
+            client: One that has told its number of examples.
+            test_fraction: Part that it holds out, unless its data says what is held out.
+        """
+        join = self._known.get(client)
+        if join is None or not join.examples_bucket:
+            raise DataError(f"client `{client}` has not told how many records it has")
+        most = examples_in(join.examples_bucket)
+        fewest = most // 2 + 1
+        return max(1, fewest - held_out_size(fewest, test_fraction)), most

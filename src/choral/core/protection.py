@@ -89,3 +89,33 @@ class Protection:
     def as_json(self) -> dict[str, Any]:
         """Return the terms as a JSON object."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPromise:
+    """What a run promises each record of its clients, whose own training adds the noise.
+
+    Attributes:
+        delta: That every epsilon goes with, in (0, 1).
+        rounds: Rounds that the run plans.
+        dimension: Trained coordinates of a client.
+        limit: Epsilon that no record may pass, over all trainings of the run; None for none.
+        planned: Upper bound over all planned rounds; None where nobody knows yet who takes part.
+
+    Raises:
+        ConfigError: One of them is out of range.
+    """
+
+    delta: float
+    rounds: int
+    dimension: int
+    limit: float | None = None
+    planned: float | None = None
+
+    def __post_init__(self) -> None:
+        real("privacy.delta", self.delta, above=0, below=1)
+        whole("privacy.rounds", self.rounds, least=1)
+        whole("privacy.dimension", self.dimension, least=1)
+        for name in ("limit", "planned"):
+            if getattr(self, name) is not None:
+                real(f"privacy.{name}", getattr(self, name), above=0)

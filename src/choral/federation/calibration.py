@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from choral.core.aggregation import Aggregation, Secure
-from choral.core.errors import NotBuilt, PlanError
+from choral.core.errors import PlanError
 from choral.core.params import ClientId, Spec
-from choral.core.protection import Protection
+from choral.core.plan import Local, RecordPrivacy
+from choral.core.protection import Protection, RecordPromise
+from choral.federation.evaluation import SHOWN
+from choral.federation.participant import check_keeps_records
 from choral.federation.policy import RoundPolicy
+from choral.federation.recorded import counted_in, planned_loss, trained_size
 from choral.federation.secure import corrupt_of
 from choral.federation.setup import RunSetup
 from choral.privacy.accounting import epsilon_of, smallest_noise
@@ -40,15 +44,11 @@ def mode_of(wish: Privacy, aggregation: Aggregation) -> str:
 
     Raises:
         PlanError: The mode does not compose with the aggregation.
-        NotBuilt: Mode `record`.
     """
     secure = isinstance(aggregation, Secure)
     mode = wish.mode or ("distributed" if secure else "central")
     if mode == "record":
-        raise NotBuilt(
-            "`privacy` of mode `record` is not built yet",
-            hint="`mode: central` or `distributed` protects all that a client holds",
-        )
+        return mode  # noise is in what clients train, whatever becomes of it
     if mode == "central" and secure:
         raise PlanError(
             "central noise is added to a sum that the coordinator sees, and aggregation is secure",
@@ -73,8 +73,11 @@ def round_for(
     """Return the terms of a round as its noise needs them.
 
     A drawn cohort that is taken credit for is waited for as a whole, however many were drawn. A
-    secure sum with noise is opened for no fewer survivors than the noise is made for.
+    secure sum with noise is opened for no fewer survivors than the noise is made for. Noise of
+    clients' own training asks for nothing.
     """
+    if mode == "record":
+        return policy
     if mode == "central":
         if complete and selection == Poisson.name and not _uncredited(policy):
             return replace(policy, whole=True)
@@ -129,8 +132,10 @@ def protected(setup: RunSetup, spec: Spec) -> RunSetup:
     wish = setup.privacy
     if wish is None:
         return setup
-    check_private_tensors(spec)
     mode = mode_of(wish, setup.aggregation)
+    if mode == "record":
+        return _recorded(setup, wish, spec)
+    check_private_tensors(spec)
     build = _central if mode == "central" else _distributed
     terms, notes = build(setup, wish, spec.vector_size)
     if wish.epsilon is not None and terms.epsilon > wish.epsilon * (1 + _TOLERANCE):
@@ -142,6 +147,71 @@ def protected(setup: RunSetup, spec: Spec) -> RunSetup:
     warning = delta_warning(wish.delta, max(1, setup.population))
     notes = [note for note in (*notes, warning) if note]
     return replace(setup, protection=terms, notes=tuple(notes))
+
+
+def record_terms(local: Local, wish: Privacy, rounds: int) -> Local:
+    """Return local training with the noise of mode `record`.
+
+    Args:
+        local: Local terms, without `record`.
+        wish: What is asked for, of mode `record`.
+        rounds: Of the run, for which each client finds its noise where `epsilon` is given alone.
+
+    Raises:
+        PlanError: Something is asked for that the mode does not have.
+    """
+    if local.record is not None:
+        raise PlanError(
+            "`privacy` of mode `record` and `local.record` are the same, said twice",
+            hint="leave `local.record` out",
+        )
+    if wish.mechanism is not None or wish.relation not in (None, Relation.ADD_REMOVE.value):
+        raise PlanError(
+            "mode `record` adds Gaussian noise for the relation `add_remove`",
+            hint="leave `mechanism` and `relation` out",
+        )
+    if wish.budget is not None:
+        raise PlanError(
+            "`privacy.budget` counts what a coordinator releases, and in mode `record` each site "
+            "counts its own records",
+            hint="`max_epsilon` in the sites' policies is their budget, over all runs",
+        )
+    z = wish.noise_multiplier
+    terms = (
+        RecordPrivacy(wish.bound, z, delta=wish.delta)
+        if z is not None
+        else RecordPrivacy(wish.bound, epsilon=wish.epsilon, delta=wish.delta, rounds=rounds)
+    )
+    return replace(local, record=terms)
+
+
+def _recorded(setup: RunSetup, wish: Privacy, spec: Spec) -> RunSetup:
+    """Return a setup with what it promises each record."""
+    check_keeps_records(setup.task)
+    check_model = getattr(setup.task, "check_record_privacy", None)
+    if callable(check_model):
+        check_model()
+    promise = RecordPromise(wish.delta, setup.policy.rounds, trained_size(spec), limit=wish.epsilon)
+    if not setup.complete:
+        why = "clients tell their number of records by powers of two; the bound is for the fewest"
+        planned = wish.epsilon if wish.noise_multiplier is None else None
+        return replace(setup, records=replace(promise, planned=planned), notes=(why,))
+    if setup.population > SHOWN:
+        return replace(setup, records=promise)
+    count = counted_in(setup.source, setup.test_fraction)
+    sizes = frozenset(count(client) for client in setup.source.ids)
+    warning = delta_warning(wish.delta, min(least for least, _ in sizes))
+    planned = wish.epsilon
+    if wish.noise_multiplier is not None:
+        planned = planned_loss(setup.local, sizes, promise)
+        if wish.epsilon is not None and planned > wish.epsilon * (1 + _TOLERANCE):
+            raise PlanError(
+                f"privacy.noise_multiplier {wish.noise_multiplier:g} gives epsilon {planned:.4g} "
+                f"over {promise.rounds} rounds, above privacy.epsilon {wish.epsilon:g}",
+                hint="leave `noise_multiplier` out: each client finds it from epsilon",
+            )
+    promise = replace(promise, planned=planned)
+    return replace(setup, records=promise, notes=() if warning is None else (warning,))
 
 
 def _central(setup: RunSetup, wish: Privacy, dimension: int) -> tuple[Protection, list[str]]:

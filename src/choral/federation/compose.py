@@ -16,7 +16,7 @@ from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task
 from choral.core.transform import Kind, Reducer, WeightedMean, check_chain
-from choral.federation.calibration import mode_of, round_for
+from choral.federation.calibration import mode_of, record_terms, round_for
 from choral.federation.policy import RoundPolicy, RunPolicy, clients_of
 from choral.federation.secure import check_cohort, quorum_of
 from choral.federation.setup import Evaluation, RunSetup
@@ -101,6 +101,9 @@ def compose(
         policy = round_for(
             mode, policy, selection=selector.name, population=population, complete=complete
         )
+    work = local if isinstance(local, Local) else local_of(task, local)
+    if wish is not None and mode == "record":
+        work = record_terms(work, wish, rounds)
     return RunSetup(
         run_id=run_id,
         name=name,
@@ -110,7 +113,7 @@ def compose(
         strategy=strategy_of(strategy),
         selector=selector,
         policy=RunPolicy(rounds, policy, evaluate_every),
-        local=local if isinstance(local, Local) else local_of(task, local),
+        local=work,
         seed=seed,
         evaluation=evaluation or Evaluation(),
         chain=check_chain((), _reducer(terms), terms.kind),

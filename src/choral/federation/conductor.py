@@ -23,6 +23,7 @@ from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
+from choral.federation.recorded import RecordAccount, counted_in
 from choral.federation.round import OPEN, RESTARTED
 from choral.federation.run import RunMachine, RunPhase
 from choral.federation.setup import RunSetup
@@ -133,6 +134,10 @@ class Conductor:
         if setup.protection is not None and spending is None:
             raise PlanError("a run with privacy and without a ledger")
         self._spending = spending
+        self._records: RecordAccount | None = None
+        if setup.records is not None:
+            counted = counted_in(setup.source, setup.test_fraction)
+            self._records = RecordAccount(setup.records, setup.local, counted)
         self._setup = setup
         self._participant = participant
         self._first: Params | None = first
@@ -142,7 +147,8 @@ class Conductor:
         self._new_sum = new_sum
         self._restore = restore
         self._insist = insist
-        self._observers: tuple[Observer, ...] = (self.view, *observers)
+        self._own = (self.view,) if self._records is None else (self.view, self._records)
+        self._observers: tuple[Observer, ...] = (*self._own, *observers)
         self._model: Released[GlobalModel] = public(
             GlobalModel.start(setup.strategy, self.spec, first), what="first model"
         )
@@ -182,7 +188,7 @@ class Conductor:
         return started
 
     def _go_on(self, records: Sequence[Record]) -> ev.Commands:
-        self.machine, _ = replay(records, self._setup.policy, observers=[self.view])
+        self.machine, _ = replay(records, self._setup.policy, observers=self._own)
         stored = self._journal.get_state(self.view.state)
         if self._first is None:
             raise StoreError("the run has begun already")
@@ -232,6 +238,8 @@ class Conductor:
 
     def take(self, event: ev.Event) -> ev.Commands:
         """Feed an event to the journal, everyone who watches and the machine."""
+        if self._records is not None:
+            event = self._records.sized(event)
         self._journal.note(event)
         self.show(event)
         commands = self.machine.receive(event)
@@ -292,6 +300,10 @@ class Conductor:
 
     def _reserve(self, command: ev.Invite) -> ev.OverBudget | ev.SumFailed | None:
         """Reserve what an attempt will release; return why it will not be, if so."""
+        unpaid = None if self._records is None else self._records.exhausted(command.round)
+        if unpaid is not None:
+            self.refused = unpaid
+            return ev.OverBudget(command.round, command.attempt, unpaid.message)
         if self._spending is None:
             return None
         try:
@@ -381,7 +393,7 @@ class Conductor:
         if attempt.total is None:
             raise StoreError(f"round {command.round} has no sum to release")
         spending = self._spending
-        ledger: Ledger = OpenLedger(lambda _: None) if spending is None else spending.ledger()
+        ledger = self._ledger()
         attempt.released = ledger.release(
             attempt.total, what="model", round=command.round, attempt=command.attempt
         )
@@ -393,6 +405,14 @@ class Conductor:
             return released
         seen = spending.witness
         return replace(released, population=seen.population, entries=seen.entries, head=seen.head)
+
+    def _ledger(self) -> Ledger:
+        """Return what makes an aggregate a released one."""
+        if self._spending is not None:
+            return self._spending.ledger()
+        if self._records is not None:
+            return self._records.ledger()
+        return OpenLedger(lambda _: None)
 
     def _commit(self, command: ev.Commit) -> ev.Event:
         attempt = self._going_on()

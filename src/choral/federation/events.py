@@ -32,11 +32,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class CohortChosen:
-    """The clients of an attempt have been chosen."""
+    """The clients of an attempt have been chosen.
+
+    Attributes:
+        records: Where records are protected, the fewest and the most that each client trains on,
+            one pair after the other; else empty.
+    """
 
     round: int
     attempt: int
     clients: tuple[ClientId, ...]
+    records: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,17 @@ def check_record_privacy(task: Task, plan: Plan) -> None:
     Raises:
         PlanError: The task does not say `record_privacy = True`, or says so of another `train`.
     """
-    if plan.local.record is not None and not _keeps_records(task):
+    if plan.local.record is not None:
+        check_keeps_records(task)
+
+
+def check_keeps_records(task: Any) -> None:
+    """Refuse a task that does not train with record-level privacy.
+
+    Raises:
+        PlanError: It does not say `record_privacy = True`, or says so of another `train`.
+    """
+    if not _keeps_records(task):
         why = getattr(task, "no_record_privacy", "it does not say `record_privacy = True`")
         raise PlanError(
             f"{type(task).__name__} does not train with record-level privacy: {why}",

@@ -14,7 +14,7 @@ from choral.core.exact import Encoding, power_of_two
 from choral.core.keys import Key
 from choral.core.params import ClientId, Params, Spec
 from choral.core.plan import Cohort, Local, Objective, Plan, Terms
-from choral.core.protection import Protection
+from choral.core.protection import Protection, RecordPromise
 from choral.core.selection import Selector
 from choral.core.strategy import AnyStrategy
 from choral.core.task import ClientSource, Task, spec_of
@@ -82,6 +82,7 @@ class RunSetup:
         privacy: What differential privacy is asked for, or None.
         complete: All clients are known before the run, and every draw is over all of them.
         protection: Clip and noise of its rounds, once `protection.protected` has found them.
+        records: What it promises each record, once it is known; else None.
         notes: What whoever runs it should know of its privacy.
         config: The configuration as JSON, for lineage and to recognise a resumed run.
     """
@@ -110,6 +111,7 @@ class RunSetup:
     privacy: Privacy | None = None
     complete: bool = False
     protection: Protection | None = None
+    records: RecordPromise | None = None
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -150,7 +152,7 @@ class RunSetup:
         Raises:
             PlanError: Privacy is asked for, and nobody has found the noise that it takes.
         """
-        if self.privacy is not None and self.protection is None:
+        if self.privacy is not None and self.protection is None and self.records is None:
             raise PlanError("a run with privacy and without noise")
         if self.protection is not None:
             terms = replace(terms, weighting="uniform")

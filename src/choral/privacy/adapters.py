@@ -39,13 +39,13 @@ Tradeoff: TypeAlias = Callable[[float], float]
 """From a delta to the epsilon that goes with it; infinity where there is none."""
 
 ORDERS: Final[tuple[float, ...]] = (
-    *(x / 4 for x in range(7, 40)),
+    *(x / 4 for x in range(8, 40)),
     *range(10, 64),
     *(72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024, 2048),
 )
 """Rényi orders; the whole ones among them serve Skellam noise.
 
-None is below 1.75, where the series of sampled Gaussians does not converge for little noise.
+None is below 2, where the series of sampled Gaussians does not always converge.
 """
 
 

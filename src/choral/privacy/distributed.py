@@ -41,7 +41,7 @@ from choral.privacy.noise import (
     skellam,
     skellam_end,
 )
-from choral.privacy.rotation import block_of, padded, rotate, unrotate
+from choral.privacy.rotation import Floats, block_of, padded, rotate, unrotate
 from choral.privacy.vocabulary import Mechanism, Relation, Release
 
 WRAP_BITS: Final = 40
@@ -49,6 +49,12 @@ WRAP_BITS: Final = 40
 
 LEAST_GAUSSIAN_SIGMA: Final = 2.0
 """Fewest grid units of a client's discrete Gaussian: below, sums are not nearly Gaussian."""
+
+_BLOCK: Final = 1 << 15
+"""Coordinates that are rounded at once."""
+
+_MOST_FLOAT32: Final = 2.0**22
+"""Norm in grid units up to which float32 holds every rounded coordinate."""
 
 _TRIES: Final = 200
 """Rounding succeeds with a probability of at least 1 - exp(-1/2) each time."""
@@ -183,28 +189,37 @@ def rounded_norm(norm: float, size: int) -> float:
     return min(norm + root, math.sqrt(norm**2 + size / 4 + norm + root / 2))
 
 
-def round_within(x: npt.NDArray[np.float64], bound: float, key: Key) -> Integers:
+def round_within(x: Floats, bound: float, key: Key) -> Floats:
     """Return a vector rounded at random to integers, tried again until its norm is within a bound.
 
     Args:
-        x: Shape `[n]`.
+        x: float32 or float64, shape `[n]`; float32 holds whole numbers up to 2^24.
         bound: As `rounded_norm` gives it.
         key: Rounding key of (run, round, attempt, client).
+
+    Returns:
+        Whole numbers in the dtype of `x`.
 
     Raises:
         Refused: No try was within the bound: the vector is larger than it was promised.
     """
-    low = np.floor(x)
-    share = x - low
+    rounded = np.empty_like(x)
+    dtype: Any = x.dtype.type
     for attempt in range(_TRIES):
-        rounded = (low + (key.fold(attempt).rng().random(x.size) < share)).astype(np.int64)
-        if float(np.dot(rounded.astype(np.float64), rounded)) <= bound**2:
+        uniform, square = key.fold(attempt).rng().random, 0.0
+        for at in range(0, x.size, _BLOCK):
+            part, whole_ = x[at : at + _BLOCK], rounded[at : at + _BLOCK]
+            np.floor(part, out=whole_)
+            whole_ += uniform(part.size, dtype=dtype) < part - whole_
+            exact = whole_.astype(np.float64, copy=False)
+            square += float(np.dot(exact, exact))
+        if square <= bound**2:
             return rounded
     raise Refused(f"a vector of norm {norm_of(x):.3g} cannot be rounded within {bound:.3g}")
 
 
 def encode(
-    delta: npt.NDArray[np.floating[Any]],
+    delta: Floats,
     terms: Distributed,
     *,
     rotation: Key,
@@ -229,11 +244,19 @@ def encode(
     """
     if delta.shape != (terms.dimension,):
         raise PlanError(f"an update of {list(delta.shape)}, expected [{terms.dimension}]")
-    clipped = clip_l2(delta.astype(np.float64), terms.bound)
-    values = round_within(rotate(clipped, rotation) * terms.scale, terms.l2, rounding)
-    values += client_noise(terms, seed)
+    fine = terms.scale * terms.bound < _MOST_FLOAT32
+    turned = rotate(
+        clip_l2(delta.astype(np.float32 if fine else np.float64, copy=False), terms.bound), rotation
+    )
+    turned *= turned.dtype.type(terms.scale)
+    rounded = round_within(turned, terms.l2, rounding)
+    noise = client_noise(terms, seed)
     ring = Ring(terms.ring_bits)
-    vector = values.astype(ring.dtype)  # modulo 2^16, 2^32 or 2^64, as two's complement wraps
+    vector = ring.zeros(terms.size)
+    for at in range(0, terms.size, _BLOCK):
+        part = slice(at, at + _BLOCK)
+        noise[part] += rounded[part].astype(np.int64)
+        vector[part] = noise[part]  # modulo 2^16, 2^32 or 2^64, as two's complement wraps
     ring.reduce(vector)
     return vector
 
@@ -268,7 +291,8 @@ def decode(
             hint="abort the attempt: the sum would be protected by too little noise",
         )
     values = Ring(terms.ring_bits).centred(total).astype(np.float64)
-    return unrotate(values / terms.scale, terms.dimension, rotation)
+    found = unrotate(values / terms.scale, terms.dimension, rotation)
+    return found.astype(np.float64, copy=False)
 
 
 def plan(

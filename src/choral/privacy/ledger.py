@@ -289,6 +289,12 @@ class PrivacyLedger:
             number, run, round, attempt, what, kinds, epsilon, self._over(run), booked.state
         )
 
+    def reservations(self, run: str) -> int:
+        """Return how many reservations of a run count: those that were not voided."""
+        self._catch_up()
+        booked = self._state.booked.values()
+        return sum(1 for b in booked if b.key[0] == run and b.state != "voided")
+
     def epsilon(self, run: str | None = None) -> Epsilon:
         """Return the epsilon of everything reserved or spent, of one run or of the population."""
         self._catch_up()

@@ -23,10 +23,11 @@ coordinates with d * DISTANCE to its delta, on both sides: see `accounting.slack
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -72,30 +73,39 @@ class _Table:
         least: The smallest outcome.
         high: First 64 bits of each threshold, ascending.
         low: The other 64.
-        guide: For each value of a draw's first 16 bits, how many thresholds are below all such
-            draws; one more entry at the end.
+        guide: For each value of a draw's first 16 bits, four times the number of thresholds that
+            are below all such draws, plus how many are among them: 0, 1, or 2 for more.
     """
 
     least: int
     high: Words
     low: Words
-    guide: npt.NDArray[np.intp]
+    guide: npt.NDArray[np.int32]
 
-    def look_up(self, words: Words, rest: Words) -> Integers:
-        """Return the outcomes of draws whose first 64 bits are `words` and others `rest`."""
-        top = (words >> np.uint64(64 - _GUIDE_BITS)).astype(np.intp)
-        first = self.guide[top]
-        span = self.guide[top + 1] - first
-        at = np.minimum(first, self.high.size - 1)
-        index = first + ((self.high[at] <= words) & (span > 0))
-        many = np.flatnonzero(span > 1)
-        index[many] = np.searchsorted(self.high, words[many], side="right")
-        for i in np.flatnonzero((self.high[np.maximum(index - 1, 0)] == words) & (index > 0)):
-            equal = int(np.searchsorted(self.high, words[i], side="left"))
-            decided = np.searchsorted(self.low[equal : index[i]], rest[i], side="right")
-            index[i] = equal + int(decided)
+    def look_up(self, words: Words, rest: Callable[[], Words]) -> Integers:
+        """Return the outcomes of draws whose first 64 bits are `words`.
+
+        Args:
+            words: Shape `[n]`.
+            rest: Gives the other 64 bits, which are hardly ever looked at.
+        """
+        top = (words >> np.uint64(64 - _GUIDE_BITS)).view(np.int64)
+        guided = self.guide.take(top, mode="clip")
+        some = np.flatnonzero(guided & 3)  # the first bits have decided all others
+        near, near_guide = words.take(some), guided.take(some)
+        found = (near_guide >> 2).astype(np.int64)
+        found += self.high.take(found, mode="clip") <= near
+        many = np.flatnonzero((near_guide & 3) > 1)
+        found[many] = np.searchsorted(self.high, near[many], side="right")
+        for i in np.flatnonzero(self.high.take(found - 1, mode="clip") == near):
+            equal = int(np.searchsorted(self.high, near[i], side="left"))
+            last = rest()[some[i]]
+            decided = np.searchsorted(self.low[equal : found[i]], last, side="right")
+            found[i] = equal + int(decided)
+        index = (guided >> 2).astype(np.int64)
+        index[some] = found
         index += self.least
-        return index.astype(np.int64, copy=False)
+        return index
 
 
 def _table(masses: list[int], least: int) -> _Table:
@@ -109,8 +119,9 @@ def _table(masses: list[int], least: int) -> _Table:
     high = np.array([t >> 64 for t in thresholds], np.uint64)
     low = np.array([t & mask for t in thresholds], np.uint64)
     edges = np.arange(1 << _GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - _GUIDE_BITS)
-    guide = np.append(np.searchsorted(high, edges, side="left"), high.size).astype(np.intp)
-    return _Table(least, high, low, guide)
+    below = np.append(np.searchsorted(high, edges, side="left"), high.size)
+    guide = 4 * below[:-1] + np.minimum(np.diff(below), 2)
+    return _Table(least, high, low, guide.astype(np.int32))
 
 
 def _exp(x: Fraction) -> int:
@@ -260,7 +271,7 @@ def _draw(
         for at in range(0, size, _BLOCK):
             part = total[at : at + _BLOCK]
             words = _words(first, part.size, start + at)
-            rest = _words(second, part.size, start + at)
+            rest = partial(_words, second, part.size, start + at)
             part += factor * table.look_up(words, rest)
         first.erase()
         second.erase()

@@ -122,7 +122,7 @@ def simulate(
         privacy=privacy,
         test_fraction=test_fraction,
     )
-    if setup.privacy is not None:
+    if setup.privacy is not None and setup.privacy.mode != "record":
         unsafe = delta_warning(setup.privacy.delta, setup.population)
         if unsafe is not None:
             warnings.warn(f"privacy: {unsafe}", stacklevel=2)

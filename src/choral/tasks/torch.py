@@ -25,7 +25,7 @@ from choral.core.update import Update
 from choral.tasks.torch_data import examples
 from choral.tasks.torch_fit import fit, measure
 from choral.tasks.torch_metrics import Loss, Metric
-from choral.tasks.torch_private import fit_privately
+from choral.tasks.torch_private import check_mixing_layers, fit_privately
 from choral.tasks.torch_replica import Model, Replica, exact, first_params, seeded
 from choral.tasks.torch_step import Optimiser, stepper
 
@@ -172,6 +172,14 @@ class TorchTask:
                 loss = fit(replica, local, plan, key=key, loss=self._loss, stepper=self._stepper)
                 metrics["train_loss"] = loss
         return Update(replica.delta(params), float(len(local[0])), metrics, replica.kept())
+
+    def check_record_privacy(self) -> None:
+        """Refuse a model under which no record can be hidden, before anybody trains it.
+
+        Raises:
+            PlanError: It has a layer that mixes examples; the message names it.
+        """
+        check_mixing_layers(self._replica.module)
 
     def evaluate(self, params: Params, data: Any) -> dict[str, float]:
         """Return the mean of each metric over the examples of `data`, in evaluation mode."""

@@ -84,6 +84,22 @@ def check_private_layers(module: nn.Module) -> None:
         PlanError: There is one; the message names it.
         MissingExtra: Opacus is not installed.
     """
+    check_mixing_layers(module)
+    validator = _opacus("opacus.validators").ModuleValidator
+    problems = validator.validate(module, strict=False)
+    if problems:
+        raise PlanError(
+            f"record-level privacy does not work with this model: {problems[0]}",
+            hint="`opacus.validators.ModuleValidator.fix(model)` in `model=` replaces such layers",
+        )
+
+
+def check_mixing_layers(module: nn.Module) -> None:
+    """Refuse layers whose output for one example depends on the others of its batch.
+
+    Raises:
+        PlanError: There is one; the message names it.
+    """
     for name, layer in module.named_modules():
         tracked = isinstance(layer, nn.modules.instancenorm._InstanceNorm)
         if isinstance(layer, _BatchNorm) or (tracked and layer.track_running_stats):
@@ -93,13 +109,6 @@ def check_private_layers(module: nn.Module) -> None:
                 hint="use GroupNorm, or let `opacus.validators.ModuleValidator.fix(model)` put it "
                 "there in `model=`",
             )
-    validator = _opacus("opacus.validators").ModuleValidator
-    problems = validator.validate(module, strict=False)
-    if problems:
-        raise PlanError(
-            f"record-level privacy does not work with this model: {problems[0]}",
-            hint="`opacus.validators.ModuleValidator.fix(model)` in `model=` replaces such layers",
-        )
 
 
 def _opacus(name: str) -> Any:

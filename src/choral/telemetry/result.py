@@ -10,10 +10,12 @@ from typing import Any, Final
 from choral._version import __version__
 from choral.core.errors import StoreError
 from choral.core.params import Params, Spec
-from choral.core.protection import Protection
+from choral.core.plan import Local
+from choral.core.protection import Protection, RecordPromise
 from choral.core.release import NO_MECHANISM, PUBLIC
 from choral.federation.setup import RunSetup
 from choral.federation.view import RunView
+from choral.privacy.vocabulary import Mechanism, Poisson, PrivacyUnit, Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Result:
         params: The model, name to array.
         spec: Its schema.
         protection: Clip, noise and promise of a run with differential privacy, else None.
+        records: What each record was promised in a run that protects records, else None.
+        local: Local terms of such a run.
         notes: What there is to know of it.
         ledger: Population, length and head of the privacy ledger at the last release, or None.
         evaluated: Whether clients' own examples measured the model.
@@ -72,6 +76,8 @@ class Result:
     model_path: Path | None = None
     identity: str | None = None
     protection: Protection | None = None
+    records: RecordPromise | None = None
+    local: Local | None = None
     notes: Sequence[str] = ()
     ledger: Mapping[str, Any] | None = None
     evaluated: bool = False
@@ -112,6 +118,8 @@ class Result:
             spec=spec,
             identity=identity,
             protection=setup.protection,
+            records=setup.records,
+            local=setup.local,
             notes=setup.notes,
             ledger=view.ledger,
             evaluated=setup.evaluation.clients,
@@ -126,6 +134,8 @@ class Result:
     @property
     def privacy(self) -> dict[str, Any]:
         """Who sees what and what the model reveals, as in the JSON."""
+        if self.records is not None:
+            return self._record_privacy(self.records)
         terms, secure = self.protection, self.aggregation["kind"] == "secure"
         if terms is None:
             return {
@@ -135,14 +145,13 @@ class Result:
                 "unit": None,
                 "level": "L2" if secure else "L0",
             }
-        active = self.aggregation.get("threat_model") == "active"
         return {
             "mode": terms.mode,
             "epsilon": self.epsilon,
             "delta": terms.delta,
             "unit": terms.unit,
             "relation": terms.relation,
-            "level": ("L3" if active else "L2") if secure else "L1",
+            "level": self._level,
             "mechanism": terms.mechanism,
             "noise_multiplier": terms.multiplier,
             "max_norm": terms.max_norm,
@@ -150,6 +159,32 @@ class Result:
             "planned_epsilon": terms.epsilon,
             "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
             "ledger": None if self.ledger is None else dict(self.ledger),
+            "notes": list(self.notes),
+        }
+
+    @property
+    def _level(self) -> str:
+        """Level of a run with a mechanism."""
+        if self.aggregation["kind"] != "secure":
+            return "L1"
+        return "L3" if self.aggregation.get("threat_model") == "active" else "L2"
+
+    def _record_privacy(self, promise: RecordPromise) -> dict[str, Any]:
+        """Return what the records of clients were promised, and who sees what."""
+        terms = None if self.local is None else self.local.record
+        return {
+            "mode": "record",
+            "epsilon": self.epsilon,
+            "delta": promise.delta,
+            "unit": PrivacyUnit.RECORD.value,
+            "relation": Relation.ADD_REMOVE.value,
+            "level": self._level,
+            "mechanism": Mechanism.GAUSSIAN.value,
+            "noise_multiplier": None if terms is None else terms.noise_multiplier,
+            "max_grad_norm": None if terms is None else terms.max_grad_norm,
+            "sampling": {"kind": Poisson.name},
+            "planned_epsilon": promise.planned,
+            "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
             "notes": list(self.notes),
         }
 

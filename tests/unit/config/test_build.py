@@ -104,7 +104,11 @@ def test_data_from_the_command_line_is_relative_to_the_working_folder(folder, mo
         ({"simulation": {"data": "data/", "missing": "ignore"}}, ConfigError, "missing 'ignore'"),
         ({"simulation": {"data": "os:sep"}}, ChoralError, "clients"),
         ({"task": "os:sep", "model": None}, ConfigError, "init"),
-        ({"privacy": {"noise_multiplier": 1, "max_grad_norm": 1}}, NotBuilt, "record"),
+        (
+            {"privacy": {"epsilon": 1, "mode": "record", "budget": {"epsilon": 2}}},
+            PlanError,
+            "max_epsilon",
+        ),
         ({"compression": {"name": "x"}}, NotBuilt, "compression"),
         ({"aggregation": {"secure": {"suit": "full"}}}, UnknownKey, "suit"),
         ({"aggregation": {"secure": {"suite": "ful"}}}, UnknownName, "full"),
