@@ -30,7 +30,7 @@ from choral.client.calls import Calls, sha256_of
 from choral.client.line import Line
 from choral.coordinator.callers import by_certificate
 from choral.coordinator.desk import Desk
-from choral.coordinator.server import tls_of
+from choral.coordinator.server import SERVER_OPTIONS, tls_of
 from choral.coordinator.service import Service
 from choral.coordinator.tickets import Arrived, Message, Ticket, Use
 from choral.coordinator.transfers import Uploads
@@ -112,7 +112,7 @@ def _serve(pipe: Connection, job: _Job) -> None:
 
 async def _serve_until_closed(pipe: Connection, job: _Job) -> None:
     credentials = load_server(ServerFiles.inside(job.folder / "coordinator"), at=datetime.now(UTC))
-    server = aio.server(options=CHANNEL_OPTIONS)
+    server = aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((coordinator_handler(_service(job, credentials)), _raw(job)))
     port = server.add_secure_port("127.0.0.1:0", tls_of(lambda: credentials))
     await server.start()
