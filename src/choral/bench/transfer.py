@@ -177,11 +177,12 @@ def _service(job: _Job, credentials: Any) -> Service:
         desk,
         callers=by_certificate(lambda: credentials, clock),
         welcome=None,
-        uploads=Uploads(uploads, clock, pool),
+        uploads=Uploads(uploads, clock, pool, without_crc=True),
         model=lambda run_id, sha256: job.model,
         spec=lambda run_id: spec,
         clock=clock,
         pool=pool,
+        tls=True,
     )
 
 
@@ -218,14 +219,19 @@ async def _measure(job: _Job, port: int, repeat: int, watch: Watch) -> dict[str,
     async with aio.secure_channel(
         f"localhost:{port}", credentials, options=CHANNEL_OPTIONS
     ) as channel:
-        calls = Calls(Line(lambda _: channel, ("",)), (), clock)
+        calls = Calls(Line(lambda _: channel, ("",)), (), clock, tls=True)
         raw_up: Any = channel.stream_unary(f"/{_RAW}/Up")
         raw_down: Any = channel.unary_stream(f"/{_RAW}/Down")
         block = os.urandom(MIB)
 
         async def upload(turn: int) -> None:
             await calls.upload(
-                job.tokens[turn], job.model, Kind.CONTRIBUTION, until=until, sha256=job.sha256
+                job.tokens[turn],
+                job.model,
+                Kind.CONTRIBUTION,
+                until=until,
+                sha256=job.sha256,
+                without_crc=True,
             )
 
         async def download(turn: int) -> None:

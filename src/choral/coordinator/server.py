@@ -224,11 +224,12 @@ class Server:
         uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in uploads.glob("*.upload"):
             left.unlink()
+        tls = self._settings.credentials is not None
         return Service(
             self._desk,
             callers=self._callers,
             welcome=self._welcome,
-            uploads=Uploads(uploads, self._clock, self._pool),
+            uploads=Uploads(uploads, self._clock, self._pool, without_crc=tls),
             model=self.runs.model,
             spec=self._spec,
             refusals=self.runs.refusals,
@@ -236,6 +237,7 @@ class Server:
             audit_head=self.audit.head,
             clock=self._clock,
             pool=self._pool,
+            tls=tls,
         )
 
     def _refused(self, call: str, code: str) -> None:
