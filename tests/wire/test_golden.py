@@ -110,6 +110,9 @@ MESSAGES = {
     "assignment_audit_head": pb.Assignment(
         run_id="heart-1", round=3, attempt=2, token=TOKEN, audit_head=b"\xee" * 40
     ),
+    "assignment_without_crc": pb.Assignment(
+        run_id="heart-1", round=3, attempt=2, token=TOKEN, without_crc=True
+    ),
     "blob": pb.Blob(name="drift", sha256=OTHER, size_bytes=77),
     "chunk": transfer_pb2.Chunk(crc32=0, offset=0, data=b""),
     "client_summary": CLIENT,
@@ -136,6 +139,9 @@ MESSAGES = {
     ),
     "get_model_request": pb.GetModelRequest(
         protocol_version=1, token=TOKEN, sha256=DIGEST, offset=1 << 32
+    ),
+    "get_model_request_without_crc": pb.GetModelRequest(
+        protocol_version=1, token=TOKEN, sha256=DIGEST, without_crc=True
     ),
     "get_run_request": admin.GetRunRequest(protocol_version=1, run_id="heart-1"),
     "get_run_response": admin.GetRunResponse(protocol_version=1, result_json=b'{"rounds":[]}'),
@@ -196,6 +202,7 @@ OTHERS = {
     "bytes_plan_secure": plan_to_json(SECURE_PLAN),
     "bytes_receipt_statement": bytes(receipt_from_proto(RECEIPT).stated()),
     "frame_by_hand": chunk_frame(1 << 32, [b"some ", b"bytes"]),
+    "frame_without_crc": chunk_frame(1 << 32, [b"some ", b"bytes"], crc=False),
     "frame_end": end_frame(DIGEST),
     "frame_header": header_frame(HEADER),
     "metadata_error": to_status(TooLarge("9 bytes, expected 8", hint="less"))[1][0][1],
@@ -281,6 +288,7 @@ def test_frozen_frames_are_read():
     assert read_frame(golden("frame_end")).sha256 == DIGEST
     chunk = read_frame(golden("frame_by_hand"))
     assert (chunk.offset, bytes(chunk.data)) == (1 << 32, b"some bytes")
+    assert read_frame(golden("frame_without_crc"), without_crc=True) == chunk
     frame = transfer_pb2.Frame.FromString(golden("frame_chunk"))
     frame.chunk.crc32 = transfer_pb2.Frame.FromString(golden("frame_by_hand")).chunk.crc32
     assert frame.SerializeToString(deterministic=True) == golden("frame_by_hand")

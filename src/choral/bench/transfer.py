@@ -30,7 +30,7 @@ from choral.client.calls import Calls, sha256_of
 from choral.client.line import Line
 from choral.coordinator.callers import by_certificate
 from choral.coordinator.desk import Desk
-from choral.coordinator.server import tls_of
+from choral.coordinator.server import SERVER_OPTIONS, tls_of
 from choral.coordinator.service import Service
 from choral.coordinator.tickets import Arrived, Message, Ticket, Use
 from choral.coordinator.transfers import Uploads
@@ -112,7 +112,7 @@ def _serve(pipe: Connection, job: _Job) -> None:
 
 async def _serve_until_closed(pipe: Connection, job: _Job) -> None:
     credentials = load_server(ServerFiles.inside(job.folder / "coordinator"), at=datetime.now(UTC))
-    server = aio.server(options=CHANNEL_OPTIONS)
+    server = aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((coordinator_handler(_service(job, credentials)), _raw(job)))
     port = server.add_secure_port("127.0.0.1:0", tls_of(credentials))
     await server.start()
@@ -177,11 +177,12 @@ def _service(job: _Job, credentials: Any) -> Service:
         desk,
         callers=by_certificate(lambda: credentials, clock),
         welcome=None,
-        uploads=Uploads(uploads, clock, pool),
+        uploads=Uploads(uploads, clock, pool, without_crc=True),
         model=lambda run_id, sha256: job.model,
         spec=lambda run_id: spec,
         clock=clock,
         pool=pool,
+        tls=True,
     )
 
 
@@ -218,14 +219,19 @@ async def _measure(job: _Job, port: int, repeat: int, watch: Watch) -> dict[str,
     async with aio.secure_channel(
         f"localhost:{port}", credentials, options=CHANNEL_OPTIONS
     ) as channel:
-        calls = Calls(Line(lambda _: channel, ("",)), (), clock)
+        calls = Calls(Line(lambda _: channel, ("",)), (), clock, tls=True)
         raw_up: Any = channel.stream_unary(f"/{_RAW}/Up")
         raw_down: Any = channel.unary_stream(f"/{_RAW}/Down")
         block = os.urandom(MIB)
 
         async def upload(turn: int) -> None:
             await calls.upload(
-                job.tokens[turn], job.model, Kind.CONTRIBUTION, until=until, sha256=job.sha256
+                job.tokens[turn],
+                job.model,
+                Kind.CONTRIBUTION,
+                until=until,
+                sha256=job.sha256,
+                without_crc=True,
             )
 
         async def download(turn: int) -> None:

@@ -164,7 +164,7 @@ class Agent:
         async with Line(self._who.channel, addresses[at:] + addresses[:at]) as line:
             while True:
                 await self._opened()
-                calls = Calls(line, self._who.metadata, self._clock)
+                calls = Calls(line, self._who.metadata, self._clock, tls=self._who.tls)
                 answer = await self._join(calls, line)
                 if answer is None:
                     line.turn()

@@ -45,10 +45,12 @@ class Calls:
         line: The connection.
         metadata: Goes with every call.
         clock: Time.
+        tls: Whether the line keeps every byte whole, so that chunks need no checksum of their own.
     """
 
-    def __init__(self, line: Line, metadata: Metadata, clock: Clock) -> None:
+    def __init__(self, line: Line, metadata: Metadata, clock: Clock, *, tls: bool = False) -> None:
         self._line = line
+        self._tls = tls
         self.metadata = metadata
         self._clock = clock
 
@@ -99,12 +101,13 @@ class Calls:
         async def once() -> None:
             if part.held() > size:
                 part.discard()
-            receiving = Receiving(limits, lambda header: part)
+            receiving = Receiving(limits, lambda header: part, without_crc=self._tls)
             request = pb.GetModelRequest(
                 protocol_version=PROTOCOL_VERSION,
                 token=token,
                 sha256=sha256,
                 offset=part.held(),
+                without_crc=self._tls,
             )
             frames = aiter(self.stubs.get_global_model(request, metadata=self.metadata))
             async with Lane(receiving.receive) as lane:
@@ -119,16 +122,38 @@ class Calls:
         return cache.complete(sha256)
 
     async def upload(
-        self, token: bytes, path: Path, kind: Kind, *, until: float, sha256: str = ""
+        self,
+        token: bytes,
+        path: Path,
+        kind: Kind,
+        *,
+        until: float,
+        sha256: str = "",
+        without_crc: bool = False,
     ) -> Receipt:
-        """Send a file; after a cut, go on where the coordinator has got to. Return its receipt."""
+        """Send a file; after a cut, go on where the coordinator has got to. Return its receipt.
+
+        Args:
+            token: Of the assignment.
+            path: The file.
+            kind: What it is.
+            until: When its time is over, on the clock.
+            sha256: Its digest, where that is known.
+            without_crc: Whether the coordinator takes chunks without their checksum.
+        """
         with _mapped(path) as view:
             blocks = Blocks([view])
             sha256 = sha256 or await asyncio.to_thread(blocks.sha256)
-            return await self._upload(token, blocks, sha256, kind, until)
+            crc = not (self._tls and without_crc)
+
+            def frames(offset: int) -> Sending:
+                header = Header(kind, token, sha256, blocks.size, offset=offset)
+                return Sending(header, blocks, crc=crc)
+
+            return await self._upload(token, sha256, frames, until)
 
     async def _upload(
-        self, token: bytes, blocks: Blocks, sha256: str, kind: Kind, until: float
+        self, token: bytes, sha256: str, frames: Callable[[int], Sending], until: float
     ) -> Receipt:
         offset = 0
         first = True
@@ -148,10 +173,7 @@ class Calls:
                     ends = max(until, self._clock.monotonic() + STALL_S)
                 offset = status.offset
             first = False
-            header = Header(kind, token, sha256, blocks.size, offset=offset)
-            ack = await self.stubs.send_update(
-                ahead(iter(Sending(header, blocks))), metadata=self.metadata
-            )
+            ack = await self.stubs.send_update(ahead(iter(frames(offset))), metadata=self.metadata)
             return receipt_from_proto(ack.receipt)
 
         return await self.insist(once, until=lambda: ends)

@@ -178,7 +178,13 @@ class Rounds:
         else:
             await self._train(request, assignment.deadline_s)
             reach("client.trained")
-            receipt = await calls.upload(assignment.token, out, Kind.CONTRIBUTION, until=until)
+            receipt = await calls.upload(
+                assignment.token,
+                out,
+                Kind.CONTRIBUTION,
+                until=until,
+                without_crc=assignment.without_crc,
+            )
             reach("client.sent")
             self._check(receipt, assignment, out)
         reach("client.receipted")

@@ -99,6 +99,7 @@ class SecureRound:
         self.counted = False
         self.stopped: Breach | None = None
         self._token = assignment.token
+        self._without_crc = assignment.without_crc
         self._until = clock.monotonic() + assignment.deadline_s
         self._calls = calls
         self._clock = clock
@@ -209,4 +210,5 @@ class SecureRound:
             Kind.MASKED,
             sha256=message.digest.hex(),
             until=self._until,
+            without_crc=self._without_crc,
         )

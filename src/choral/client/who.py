@@ -57,10 +57,13 @@ class Certified:
 
     Attributes:
         enrolled: None where there is no enrolment: the client joins no secure sum then.
+        tls: Whether its line keeps every byte whole.
 
     Raises:
         CertificateError: A file cannot be used, or is somebody else's.
     """
+
+    tls: Final = True
 
     def __init__(self, client: str, files: ClientFiles, authority: Path | None = None) -> None:
         self._files = files
@@ -108,10 +111,13 @@ class Unverified:
 
     Attributes:
         enrolled: None until the coordinator has enrolled the key.
+        tls: Whether its line keeps every byte whole.
 
     Raises:
         Refused: The address is no loopback address, and nobody asked for plain text by name.
     """
+
+    tls: Final = False
 
     def __init__(self, client: str, addresses: tuple[str, ...], state: Path) -> None:
         for address in addresses:

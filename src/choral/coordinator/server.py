@@ -76,12 +76,17 @@ _ADMIN_CALLS: Final = {
 LOOKAHEAD_BYTES: Final = 4 << 20
 """Bytes of an upload that are on the way at a time: enough for 320 Mbit/s over 100 ms."""
 
-_OPTIONS: Final = (
+READ_BYTES: Final = 64 << 10
+"""Bytes that are read from a connection at once, and set aside for each, idle or not."""
+
+SERVER_OPTIONS: Final = (
     *CHANNEL_OPTIONS,
     ("grpc.so_reuseport", 0),
     # A busy server looks like a long line, and gRPC would hold most of every upload in memory.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES),
+    # Without it a connection sets aside as much as it has ever brought at once, also when idle.
+    ("grpc.experimental.tcp_max_read_buffer_size", READ_BYTES),
     ("grpc.max_concurrent_streams", 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -176,7 +181,7 @@ class Server:
         )
         self._watching: asyncio.Task[None] | None = None
         self._service = self._coordinator()
-        self._server = aio.server(options=_OPTIONS, interceptors=(Reading(),))
+        self._server = aio.server(options=SERVER_OPTIONS, interceptors=(Reading(),))
         self._health = health_aio.HealthServicer()
 
     def _own_keys(self) -> Keys:
@@ -225,11 +230,12 @@ class Server:
         uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in uploads.glob("*.upload"):
             left.unlink()
+        tls = self._settings.credentials is not None
         return Service(
             self._desk,
             callers=self._callers,
             welcome=self._welcome,
-            uploads=Uploads(uploads, self._clock, self._pool),
+            uploads=Uploads(uploads, self._clock, self._pool, without_crc=tls),
             model=self.runs.model,
             spec=self._spec,
             refusals=self.runs.refusals,
@@ -237,6 +243,7 @@ class Server:
             audit_head=self.audit.head,
             clock=self._clock,
             pool=self._pool,
+            tls=tls,
         )
 
     def _refused(self, call: str, code: str) -> None:

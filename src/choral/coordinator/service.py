@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ from choral.core.errors import (
     Refused,
     SchemaMismatch,
     Stale,
+    StoreError,
+    StoreUnavailable,
     TooLarge,
     Unavailable,
     by_code,
@@ -93,6 +95,7 @@ class Service:
         refusals: From an offer to the runs that do not ask its client, and whether others would.
         note: Counts what was refused: a call and a code.
         audit_head: Head of the audit trail on disk; empty where there is none.
+        tls: Whether the line keeps every byte whole, so that chunks need no checksum of their own.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Service:
         refusals: Callable[[Join], tuple[list[Told], bool]] = lambda _: ([], True),
         note: Callable[[str, str], None] = lambda *_: None,
         audit_head: Callable[[], bytes] = bytes,
+        tls: bool = False,
     ) -> None:
         self._desk = desk
         self._callers = callers
@@ -119,6 +123,7 @@ class Service:
         self._refusals = refusals
         self._note = note
         self._audit_head = audit_head
+        self._tls = tls
         self._told: dict[ClientId, list[str]] = {}
         self._clock = clock
         self._pool = pool
@@ -176,6 +181,7 @@ class Service:
                 ticket.model_bytes,
                 left,
                 audit_head=self._audit_head(),
+                without_crc=self._tls,
             )
             return pb.JoinResponse(
                 protocol_version=version, assignment=assignment_to_proto(assignment)
@@ -231,16 +237,18 @@ class Service:
         if request.offset > ticket.model_bytes:
             raise Malformed(f"offset {request.offset} of a model of {ticket.model_bytes} bytes")
         header = model_header(ticket, offset=request.offset)
-        async for frame in model_frames(path, header, pool=self._pool):
+        crc = not (self._tls and request.without_crc)
+        async for frame in model_frames(path, header, pool=self._pool, crc=crc):
             yield frame
 
     async def send_update(self, frames: AsyncIterator[bytes], context: Context) -> pb.UpdateAck:
         """Take the frames of a contribution; the answer is a receipt."""
         caller = self._caller("SendUpdate", context)
         client = ClientId(caller.id)
-        ticket = await self._uploads.take(
-            frames, lambda token: self._desk.ticket(token, client), self._limits
-        )
+        with _asked_again():
+            ticket = await self._uploads.take(
+                frames, lambda token: self._desk.ticket(token, client), self._limits
+            )
         receipt = ticket.receipt or await self._deliver(ticket)
         return pb.UpdateAck(protocol_version=PROTOCOL_VERSION, receipt=receipt_to_proto(receipt))
 
@@ -267,9 +275,12 @@ class Service:
             loop = asyncio.get_running_loop()
             ticket.answer = loop.create_future()
             try:
-                await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
+                with _asked_again():
+                    await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
             except ChoralError as error:
+                whole = ticket.upload if upload.is_here() else None
                 _settle(ticket, error)
+                ticket.upload = whole
                 raise
 
             def reply(found: Receipt | ChoralError) -> None:
@@ -368,6 +379,24 @@ class Service:
         ticket.done = True
         ticket.post(Reported(ticket, dict(found.metrics), found.examples))
         return pb.Ack(protocol_version=PROTOCOL_VERSION)
+
+
+@contextmanager
+def _asked_again() -> Iterator[None]:
+    """Let a client send an upload again that cannot be stored now.
+
+    Its training is not lost with a full disk: it asks again until its time is over.
+
+    Raises:
+        StoreUnavailable: The storage says no.
+    """
+    try:
+        yield
+    except StoreError as error:
+        LOG.warning("an upload cannot be stored: %s", error.message)
+        raise StoreUnavailable(
+            "the coordinator cannot store the upload now", hint="ask again: it may have room later"
+        ) from None
 
 
 def _heard(hearing: asyncio.Future[None], stored: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +22,13 @@ class SpoolFile:
         path: The file; made when the first byte comes.
     """
 
-    __slots__ = ("_closed", "_held", "_kept", "_lock", "path")
+    __slots__ = ("_closed", "_held", "_kept", "_lock", "_place", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held = 0
         self._lock = threading.Lock()
+        self._place = threading.Lock()
         self._closed = False
         self._kept = False
 
@@ -38,14 +39,27 @@ class SpoolFile:
         spool._held, spool._closed, spool._kept = size, True, True
         return spool
 
-    def kept(self, path: Path) -> None:
-        """Note that the bytes are whole and elsewhere now, where others look after them."""
-        with self._lock:
-            self.path, self._closed, self._kept = path, True, True
+    def move(self, adopt: Callable[[Path], Path]) -> None:
+        """Let others look after the bytes, which are whole; who reads them meanwhile waits.
+
+        Args:
+            adopt: Takes the file over; returns its new path.
+
+        Raises:
+            StoreError: They cannot be stored now.
+        """
+        with self._place:
+            path = adopt(self.path)
+            with self._lock:
+                self.path, self._closed, self._kept = path, True, True
 
     def held(self) -> int:
         """Return the number of bytes held, from the first."""
         return self._held
+
+    def is_here(self) -> bool:
+        """Return whether the bytes can be read where they were written."""
+        return self.path.exists()
 
     def prefix(self) -> Iterable[bytes]:
         """Return the bytes held, in blocks."""
@@ -89,7 +103,9 @@ class SpoolFile:
 
     def blocks(self, start: int, stop: int, *, size: int = BLOCK_BYTES) -> Iterator[bytes]:
         """Yield the bytes from `start` up to `stop`, in blocks of at most `size`."""
-        with self.path.open("rb", buffering=0) as file:
+        with self._place:
+            file = self.path.open("rb", buffering=0)
+        with file:
             file.seek(start)
             while start < stop:
                 block = file.read(min(size, stop - start))

@@ -15,7 +15,16 @@ from choral.coordinator.spool import SpoolFile
 from choral.coordinator.tickets import Ticket
 from choral.core.errors import CorruptBlob, Stale, Unavailable
 from choral.core.ports import Clock
-from choral.wire.frames import CHUNK_LEAST, MIB, Header, Kind, chunk_frame, end_frame, header_frame
+from choral.wire.frames import (
+    CHUNK_LEAST,
+    MIB,
+    Header,
+    Kind,
+    chunk_frame,
+    end_frame,
+    header_frame,
+    read_frame,
+)
 from choral.wire.lane import Lane, ahead
 from choral.wire.transfer import Limits, Receiving
 
@@ -31,9 +40,15 @@ _SMALL: Final = 64 << 10
 
 
 async def model_frames(
-    path: Path, header: Header, *, pool: ThreadPoolExecutor
+    path: Path, header: Header, *, pool: ThreadPoolExecutor, crc: bool = True
 ) -> AsyncIterator[bytes]:
     """Yield the frames of a file, read piece by piece.
+
+    Args:
+        path: The file.
+        header: What is said of it.
+        pool: Threads for small files.
+        crc: Whether chunks have a checksum.
 
     Raises:
         CorruptBlob: The file is shorter than announced.
@@ -46,7 +61,7 @@ async def model_frames(
         raise Stale("this model is no longer given out") from None
     try:
         yield header_frame(header)
-        chunks = _chunks(handle, header)
+        chunks = _chunks(handle, header, crc)
         if header.size_bytes - header.offset < LARGE:
             while (chunk := await loop.run_in_executor(pool, next, chunks, None)) is not None:
                 yield chunk
@@ -58,16 +73,17 @@ async def model_frames(
         os.close(handle)
 
 
-def _chunks(handle: int, header: Header) -> Iterator[bytes]:
+def _chunks(handle: int, header: Header, crc: bool) -> Iterator[bytes]:
     for start in range(header.offset, header.size_bytes, header.chunk_bytes):
-        yield _chunk(handle, start, min(start + header.chunk_bytes, header.size_bytes))
+        stop = min(start + header.chunk_bytes, header.size_bytes)
+        yield chunk_frame(start, [_block(handle, start, stop)], crc=crc)
 
 
-def _chunk(handle: int, start: int, stop: int) -> bytes:
+def _block(handle: int, start: int, stop: int) -> bytes:
     block = os.pread(handle, stop - start, start)
     if len(block) != stop - start:
         raise CorruptBlob(f"a model's file ends at byte {start + len(block)}, expected {stop}")
-    return chunk_frame(start, [block])
+    return block
 
 
 class _Pace:
@@ -131,11 +147,13 @@ class Uploads:
         folder: Where their bytes go.
         clock: Time.
         pool: Threads for checksums and disk.
+        without_crc: Whether chunks may come without their checksum.
     """
 
     folder: Path
     clock: Clock
     pool: ThreadPoolExecutor
+    without_crc: bool = False
 
     async def take(
         self,
@@ -163,14 +181,21 @@ class Uploads:
             ticket.stream = stream
             return self._spool(ticket, header)
 
-        receiving = Receiving(_ANY, open_sink)
+        sinks: list[SpoolFile] = []
+        receiving = Receiving(_ANY, lambda _: sinks[0], without_crc=self.without_crc)
         pace, loop = _Pace(self.clock), asyncio.get_running_loop()
         iterator = aiter(frames)
         async with Lane(receiving.receive) as lane:
             while (frame := await pace.next(iterator)) is not None:
                 if found and (found[0].stream is not stream or found[0].over):
                     raise Stale("another upload of this work took its place, or the work is over")
-                if len(frame) < _SMALL or not found:
+                if not found:
+                    header = read_frame(frame)
+                    if isinstance(header, Header):
+                        sinks.append(open_sink(header))
+                    # of an upload that goes on, the bytes that are there are read once more
+                    await loop.run_in_executor(self.pool, receiving.receive, frame)
+                elif len(frame) < _SMALL:
                     await lane.drain()
                     receiving.receive(frame)
                 elif limit(found[0]).size_bytes < LARGE:

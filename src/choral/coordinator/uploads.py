@@ -33,13 +33,18 @@ class Kept:
             StoreError: It cannot be stored now.
         """
         reach("coordinator.upload.whole")
-        if isinstance(self._blobs, FolderBlobStore):
-            upload.kept(self._blobs.adopt(upload.path, sha256))
+        self._note(sha256)  # also where it comes to be stored in part
+        blobs = self._blobs
+        if isinstance(blobs, FolderBlobStore):
+            upload.move(lambda path: blobs.adopt(path, sha256))
         else:
-            self._blobs.put(upload.blocks(0, upload.held()))
+            blobs.put(upload.blocks(0, upload.held()))
+        self._note(sha256)  # once more: another attempt may have begun meanwhile
+        reach("coordinator.upload.kept")
+
+    def _note(self, sha256: str) -> None:
         with self._lock:
             self._here.add(sha256)
-        reach("coordinator.upload.kept")
 
     def find(self, sha256: str, size: int) -> SpoolFile | None:
         """Return a kept upload, None where it is not there or not whole any more."""
@@ -53,8 +58,7 @@ class Kept:
                 path.write_bytes(self._blobs.get(sha256))
             except CorruptBlob:
                 return None
-        with self._lock:
-            self._here.add(sha256)
+        self._note(sha256)
         return SpoolFile.of(path, size)
 
     def drop(self) -> None:

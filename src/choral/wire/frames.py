@@ -5,8 +5,9 @@ read here by hand, since a protobuf library would copy their bytes once more on 
 
     0x12 LENGTH | 0x0d CRC (4) | 0x11 OFFSET (8) | 0x1a LENGTH DATA
 
-with lengths as varints and numbers little endian (protobuf encoding, "Message structure"). A chunk
-that is written in another way, such as with a field of a later version, is left to the library.
+with lengths as varints and numbers little endian (protobuf encoding, "Message structure"), and
+without the checksum where the receiver has said that its line keeps bytes whole. A chunk that is
+written in another way, such as with a field of a later version, is left to the library.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ MAX_FRAME_BYTES: Final = CHUNK_MOST + 4096
 
 _CHUNK_TAG: Final = b"\x12"
 _FIXED: Final = struct.Struct("<BIBQB")
+_BARE: Final = struct.Struct("<BQB")
 _TAGS: Final = (0x0D, 0x11, 0x1A)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -73,7 +75,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes that match their checksum.
+    """Bytes that match their checksum, where there is one.
 
     Attributes:
         offset: Where they start.
@@ -109,19 +111,24 @@ def header_frame(header: Header) -> bytes:
     return pb.Frame(header=body).SerializeToString(deterministic=True)
 
 
-def chunk_frame(offset: int, parts: Sequence[Part]) -> bytes:
+def chunk_frame(offset: int, parts: Sequence[Part], *, crc: bool = True) -> bytes:
     """Return the frame of a chunk; its bytes are copied once, into the frame.
 
     Args:
         offset: Where they start.
         parts: They, in order; views must be of single bytes.
+        crc: Whether it has a checksum; without, where the receiver has said that it needs none.
     """
-    size, crc = 0, 0
+    size, found = 0, 0
     for part in parts:
         size += len(part)
-        crc = zlib.crc32(part, crc)
+        if crc:
+            found = zlib.crc32(part, found)
     first, second, third = _TAGS
-    inner = _FIXED.pack(first, crc, second, offset, third) + _varint(size)
+    if crc:
+        inner = _FIXED.pack(first, found, second, offset, third) + _varint(size)
+    else:
+        inner = _BARE.pack(second, offset, third) + _varint(size)
     return b"".join((_CHUNK_TAG, _varint(len(inner) + size), inner, *parts))
 
 
@@ -130,14 +137,20 @@ def end_frame(sha256: str) -> bytes:
     return pb.Frame(end=pb.TransferEnd(sha256=sha256)).SerializeToString(deterministic=True)
 
 
-def read_frame(raw: bytes) -> Frame:
+def read_frame(raw: bytes, *, without_crc: bool = False) -> Frame:
     """Return what a frame says.
+
+    Args:
+        raw: The frame.
+        without_crc: Whether a chunk may come without its checksum.
 
     Raises:
         Malformed: It is no frame, or its header says what cannot be.
         CorruptChunk: Its bytes do not match their checksum.
         VersionMismatch: Its header is of a version that is not spoken here.
     """
+    if without_crc and (bare := _split_bare(raw)) is not None:
+        return bare
     chunk = _split(raw)
     if chunk is not None:
         return _checked(*chunk)
@@ -149,8 +162,10 @@ def read_frame(raw: bytes) -> Frame:
         return _header(message.header)
     if message.HasField("chunk"):
         body = message.chunk
-        if not (body.HasField("crc32") and body.HasField("offset")):
+        if not (body.HasField("crc32") or without_crc) or not body.HasField("offset"):
             raise Malformed("a chunk without its checksum or its offset")
+        if not body.HasField("crc32"):
+            return Chunk(body.offset, memoryview(body.data))
         return _checked(body.crc32, body.offset, memoryview(body.data))
     if message.HasField("end"):
         return End(message.end.sha256)
@@ -209,6 +224,20 @@ def _split(raw: bytes) -> tuple[int, int, memoryview] | None:
     if (first, second, third) != _TAGS or start + size != len(raw):
         return None
     return crc, offset, memoryview(raw)[start:]
+
+
+def _split_bare(raw: bytes) -> Chunk | None:
+    """Return a chunk as `chunk_frame` writes it without a checksum, else None."""
+    if raw[:1] != _CHUNK_TAG:
+        return None
+    size, at = _read_varint(raw, 1)
+    if at + size != len(raw) or size < _BARE.size:
+        return None
+    second, offset, third = _BARE.unpack_from(raw, at)
+    size, start = _read_varint(raw, at + _BARE.size)
+    if (second, third) != _TAGS[1:] or start + size != len(raw):
+        return None
+    return Chunk(offset, memoryview(raw)[start:])
 
 
 def _varint(value: int) -> bytes:

@@ -148,6 +148,7 @@ class Assignment:
         states: Further blobs, such as a strategy's vectors.
         deadline_s: Seconds from now; less than the plan's for a client that was called late.
         audit_head: Head of the coordinator's audit trail; empty where there is none.
+        without_crc: Whether chunks of the upload may come without their checksum.
     """
 
     token: bytes
@@ -156,6 +157,7 @@ class Assignment:
     deadline_s: float
     states: tuple[Blob, ...] = ()
     audit_head: bytes = b""
+    without_crc: bool = False
 
 
 def assignment_to_proto(assignment: Assignment) -> pb.Assignment:
@@ -176,6 +178,7 @@ def assignment_to_proto(assignment: Assignment) -> pb.Assignment:
         deadline_s=assignment.deadline_s,
         secure=isinstance(plan.aggregation, Secure),
         audit_head=assignment.audit_head,
+        without_crc=assignment.without_crc,
     )
 
 
@@ -211,6 +214,7 @@ def assignment_from_proto(message: pb.Assignment) -> Assignment:
             for state in message.states
         ),
         audit_head=bytes(message.audit_head),
+        without_crc=message.without_crc,
     )
 
 

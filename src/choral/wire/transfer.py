@@ -92,6 +92,7 @@ class Sending:
     Args:
         header: What it says; for a resumed transfer, with the offset that the other end holds.
         blocks: The bytes, from the first.
+        crc: Whether chunks have a checksum.
 
     Raises:
         ConfigError: They are not as many as the header says.
@@ -99,6 +100,7 @@ class Sending:
 
     header: Header
     blocks: Blocks
+    crc: bool = True
 
     def __post_init__(self) -> None:
         size, header = self.blocks.size, self.header
@@ -110,7 +112,7 @@ class Sending:
         yield header_frame(header)
         for start in range(header.offset, header.size_bytes, header.chunk_bytes):
             stop = min(start + header.chunk_bytes, header.size_bytes)
-            yield chunk_frame(start, self.blocks.parts(start, stop))
+            yield chunk_frame(start, self.blocks.parts(start, stop), crc=self.crc)
         yield end_frame(header.sha256)
 
 
@@ -257,12 +259,30 @@ class Receiving:
         limits: What is taken.
         open_sink: From a header within the limits to where its bytes go. It may refuse: that is the
             place to look at the token.
+        without_crc: Whether chunks may come without their checksum: the line keeps them whole.
     """
 
-    __slots__ = ("_error", "_hash", "_header", "_held", "_limits", "_open", "_sink", "phase")
+    __slots__ = (
+        "_error",
+        "_hash",
+        "_header",
+        "_held",
+        "_limits",
+        "_open",
+        "_sink",
+        "_without_crc",
+        "phase",
+    )
 
-    def __init__(self, limits: Limits, open_sink: Callable[[Header], Sink]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        open_sink: Callable[[Header], Sink],
+        *,
+        without_crc: bool = False,
+    ) -> None:
         self.phase = Phase.AWAITING
+        self._without_crc = without_crc
         self._limits = limits
         self._open = open_sink
         self._hash = hashlib.sha256()
@@ -285,7 +305,7 @@ class Receiving:
         if self._error is not None:
             raise Malformed("a frame after the transfer has failed") from self._error
         try:
-            frame = read_frame(raw)
+            frame = read_frame(raw, without_crc=self._without_crc)
             step = _TABLE.get((self.phase, type(frame)))
             if step is None:
                 what = type(frame).__name__.lower()

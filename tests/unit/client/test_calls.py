@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from choral.client import calls as calls_module
 from choral.client.cache import ModelCache
 from choral.client.calls import Calls, check_receipt
 from choral.client.line import Line
@@ -24,7 +25,13 @@ def raw():
 
 
 @pytest.fixture
-def transfer(federation, serve, raw, tmp_path):
+def tls():
+    """Whether the client takes its line for one over TLS."""
+    return False
+
+
+@pytest.fixture
+def transfer(federation, serve, raw, tls):
     """Return a function that runs a coroutine of `Calls` against the script."""
     script = federation.script
     script.models[hashlib.sha256(raw).hexdigest()] = raw
@@ -39,7 +46,7 @@ def transfer(federation, serve, raw, tmp_path):
                 aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
             ):
                 clock = SystemClock()
-                calls = Calls(Line(lambda _: channel, ("",)), (), clock)
+                calls = Calls(Line(lambda _: channel, ("",)), (), clock, tls=tls)
                 return await work(calls, clock.monotonic() + 30.0)
 
         return asyncio.run(main())
@@ -106,6 +113,28 @@ def test_a_cut_upload_goes_on(federation, transfer, raw, tmp_path):
     assert federation.script.upload_offsets == [0, 2 * MIB]
     assert receipt.sha256 == hashlib.sha256(raw).hexdigest()
     check_receipt(receipt, server=federation.script.key.public, expected=receipt)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_upload_has_checksums_unless_both_ends_can_do_without(
+    federation, transfer, raw, tmp_path, monkeypatch, tls, taken
+):
+    path = tmp_path / "contribution"
+    path.write_bytes(raw)
+    sent, sending = [], calls_module.Sending
+
+    def seen(*args, **kwargs):
+        sent.append(kwargs["crc"])
+        return sending(*args, crc=True)  # the script takes no others
+
+    monkeypatch.setattr(calls_module, "Sending", seen)
+    transfer(
+        lambda calls, until: calls.upload(
+            TOKEN, path, Kind.CONTRIBUTION, until=until, without_crc=taken
+        )
+    )
+    assert sent == [not (tls and taken)]
 
 
 def test_an_upload_that_had_arrived_is_not_sent_again(federation, transfer, raw, tmp_path):

@@ -1,6 +1,7 @@
 """What is wrong gets an answer with a name, is logged and counted, and spoils nobody's round."""
 
 import asyncio
+import hashlib
 
 import grpc
 import pytest
@@ -315,6 +316,37 @@ def test_a_cut_upload_goes_on_where_it_was(served, tools):
         await site.ended(run)
         assert run.status == "completed"
         assert list((site.server._settings.storage / "uploads").iterdir()) == []
+
+    served(test)
+
+
+def test_chunks_over_tls_need_no_checksum_and_an_upload_in_pieces_is_the_same(served, tools):
+    async def test(site):
+        run = site.submit(model={"type": "linear", "input_dim": 3 << 18})
+        a, b = await site.caller("a"), await site.caller("b")
+        work, other = await asyncio.gather(a.work(), b.work())
+        assert work.without_crc
+        raw = tools.contribution(range((3 << 18) + 1))
+        header, *chunks, end = tools.upload(work.token, raw)
+        bare = [chunk_frame(at << 20, [raw[at << 20 : (at + 1) << 20]], crc=False) for at in (0, 1)]
+        first = await a.send([header, *bare, *chunks[2:], end])
+        assert first.receipt.sha256 == hashlib.sha256(raw).hexdigest()
+        found = {}
+        for without_crc in (False, True):
+            request = pb.GetModelRequest(
+                protocol_version=1,
+                token=other.token,
+                sha256=other.plan.model_sha256,
+                without_crc=without_crc,
+            )
+            frames = [frame async for frame in b.calls.get_global_model(request)][1:-1]
+            read = [transfer_pb2.Frame.FromString(frame).chunk for frame in frames]
+            assert [chunk.HasField("crc32") for chunk in read] == [not without_crc] * len(read)
+            found[without_crc] = b"".join(chunk.data for chunk in read)
+        assert found[False] == found[True]
+        await b.contribute(other, raw)
+        await site.ended(run)
+        assert run.status == "completed"
 
     served(test)
 

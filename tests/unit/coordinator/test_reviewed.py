@@ -1,11 +1,13 @@
 """Faults that a reading found, each with what it did."""
 
 import asyncio
+import hashlib
 import json
 import queue
 import threading
 from pathlib import Path
 
+import grpc
 import pytest
 
 from choral.config.build import Place
@@ -14,7 +16,9 @@ from choral.coordinator.spool import SpoolFile
 from choral.coordinator.submissions import MAX_DEPTH, submitted
 from choral.coordinator.tickets import Arrived, Stop
 from choral.coordinator.transfers import WINDOW_BYTES, WINDOW_S, _Pace
-from choral.core.errors import ChoralError, Malformed, Refused
+from choral.core.errors import ChoralError, Malformed, Refused, StoreError
+from choral.stores.files import FolderBlobStore
+from choral.wire.errors import from_rpc_error
 from choral.wire.frames import chunk_frame
 from choral.wire.v1 import admin_pb2 as admin
 from choral.wire.v1 import coordinator_pb2 as pb
@@ -207,6 +211,58 @@ def test_a_receipt_waits_for_a_client_whose_call_was_cut(served, tools, monkeypa
         assert (result["rounds"][0]["completed"], result["failures"]) == (3, [])
 
     served(test)
+
+
+@pytest.mark.parametrize("fault", ["writing", "keeping", "half kept"])
+def test_an_upload_that_cannot_be_stored_now_is_asked_for_again(
+    served, tools, monkeypatch, caplog, fault
+):
+    """A full disk costs a client time, and not its training."""
+    failing = True
+
+    def fails(call, *, after=False):
+        def called(self, *args):
+            if not failing:
+                return call(self, *args)
+            if after:
+                call(self, *args)
+            raise StoreError("cannot write to /some/folder: no space left", hint="make room")
+
+        return called
+
+    if fault == "writing":
+        monkeypatch.setattr(SpoolFile, "write", fails(SpoolFile.write))
+    else:
+        adopt = fails(FolderBlobStore.adopt, after=fault == "half kept")
+        monkeypatch.setattr(FolderBlobStore, "adopt", adopt)
+
+    async def test(site):
+        nonlocal failing
+        run = site.submit()
+        a, b = await site.caller("a"), await site.caller("b")
+        work, other = await asyncio.gather(a.work(), b.work())
+        raw = tools.contribution()
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError) as caught:
+                await a.contribute(work, raw)
+            error = from_rpc_error(caught.value)
+            assert (error.code, error.retryable) == ("store_unavailable", True)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "/some" not in str(error)
+        sha256 = hashlib.sha256(raw).hexdigest()
+        held = (await status_of(a, work.token, sha256)).offset
+        assert held == (len(raw) if fault == "keeping" else 0)
+        failing = False
+        await a.send(tools.upload(work.token, raw, offset=held))
+        await b.contribute(other)
+        result = await site.ended(run)
+        assert (result["rounds"][0]["completed"], result["failures"]) == (2, [])
+        folder = site.server._settings.storage
+        assert list((folder / "uploads").iterdir()) == []
+        assert not list(folder.rglob(sha256))
+
+    served(test)
+    assert "an upload cannot be stored: cannot write to /some/folder" in caplog.text
 
 
 def test_an_upload_for_a_run_that_has_just_ended_is_answered(served, tools):

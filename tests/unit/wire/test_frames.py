@@ -71,6 +71,34 @@ def test_a_chunk_is_not_copied_when_read():
     assert read_frame(raw).data.obj is raw
 
 
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=300))
+def test_a_chunk_without_a_checksum_is_read_only_where_that_was_said(offset, data):
+    raw = chunk_frame(offset, [data], crc=False)
+    library = pb.Frame(chunk=pb.Chunk(offset=offset, data=data))
+    assert raw == library.SerializeToString(deterministic=True)
+    found = read_frame(raw, without_crc=True)
+    assert found == Chunk(offset, memoryview(data))
+    assert found.data.obj is raw
+    with pytest.raises(Malformed, match="without its checksum"):
+        read_frame(raw)
+
+
+def test_a_checksum_that_is_there_counts_where_none_is_needed():
+    raw = chunk_frame(3, [b"some"])
+    assert read_frame(raw, without_crc=True) == Chunk(3, memoryview(b"some"))
+    with pytest.raises(CorruptChunk):
+        read_frame(raw[:-1] + b"x", without_crc=True)
+
+
+def test_a_bare_chunk_with_a_field_of_a_later_version_is_read_by_the_library():
+    frame = pb.Frame(chunk=pb.Chunk(offset=7, data=b"data"))
+    frame.chunk.MergeFromString(b"\xa0\x06\x01")
+    raw = frame.SerializeToString()
+    assert read_frame(raw, without_crc=True) == Chunk(7, memoryview(b"data"))
+    with pytest.raises(Malformed, match="without its checksum or its offset"):
+        read_frame(pb.Frame(chunk=pb.Chunk(data=b"x")).SerializeToString(), without_crc=True)
+
+
 def test_a_chunk_with_a_field_of_a_later_version_is_read_by_the_library():
     frame = library_chunk(7, b"data")
     frame.chunk.MergeFromString(b"\xa0\x06\x01")  # field 100, a varint

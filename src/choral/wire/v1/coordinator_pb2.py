@@ -28,7 +28,7 @@ from choral.wire.v1 import run_pb2 as choral_dot_v1_dot_run__pb2
 from choral.wire.v1 import transfer_pb2 as choral_dot_v1_dot_transfer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63horal/v1/coordinator.proto\x12\tchoral.v1\x1a\x13\x63horal/v1/run.proto\x1a\x18\x63horal/v1/transfer.proto\"\xe7\x02\n\x0bJoinRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1c\n\x14min_protocol_version\x18\x02 \x01(\r\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x1a\n\x12schema_fingerprint\x18\x06 \x01(\t\x12\x17\n\x0f\x65xamples_bucket\x18\x07 \x01(\r\x12\x32\n\x06strata\x18\x08 \x03(\x0b\x32\".choral.v1.JoinRequest.StrataEntry\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12\x0e\n\x06wait_s\x18\n \x01(\x01\x12\x13\n\x0b\x61vailable_s\x18\x0b \x01(\x01\x12\x13\n\x0bschema_json\x18\x0c \x01(\x0c\x1a-\n\x0bStrataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe1\x01\n\x0cJoinResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12+\n\nassignment\x18\x02 \x01(\x0b\x32\x15.choral.v1.AssignmentH\x00\x12/\n\nevaluation\x18\x03 \x01(\x0b\x32\x19.choral.v1.EvaluationTaskH\x00\x12(\n\tcome_back\x18\x04 \x01(\x0b\x32\x13.choral.v1.ComeBackH\x00\x12%\n\x07goodbye\x18\x05 \x01(\x0b\x32\x12.choral.v1.GoodbyeH\x00\x42\x08\n\x06\x61nswer\"\xe2\x01\n\nAssignment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05token\x18\x04 \x01(\x0c\x12\x11\n\tplan_json\x18\x05 \x01(\x0c\x12\x14\n\x0cmodel_sha256\x18\x06 \x01(\t\x12\x13\n\x0bmodel_bytes\x18\x07 \x01(\x04\x12\x1f\n\x06states\x18\x08 \x03(\x0b\x32\x0f.choral.v1.Blob\x12\x12\n\ndeadline_s\x18\t \x01(\x01\x12\x0e\n\x06secure\x18\n \x01(\x08\x12\x12\n\naudit_head\x18\x0b \x01(\x0c\"8\n\x04\x42lob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\x80\x01\n\x0e\x45valuationTask\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x11\n\tplan_json\x18\x02 \x01(\x0c\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x13\n\x0bmodel_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\"O\n\x08\x43omeBack\x12\x0f\n\x07\x61\x66ter_s\x18\x01 \x01(\x01\x12\x10\n\x08window_s\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08refusals\x18\x04 \x03(\t\"O\n\x07Goodbye\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12$\n\x06status\x18\x02 \x01(\x0e\x32\x14.choral.v1.RunStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\"Z\n\x0fGetModelRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"\x8b\x01\n\x0fProtocolMessage\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\r\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x12\x10\n\x08received\x18\x06 \x01(\r\x12\r\n\x05\x65nded\x18\x07 \x01(\x08\"J\n\tUpdateAck\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12#\n\x07receipt\x18\x02 \x01(\x0b\x32\x12.choral.v1.Receipt\"H\n\rUploadRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"o\n\x0cUploadStatus\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12#\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.choral.v1.Receipt\"W\n\rFailureReport\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xac\x01\n\nEvaluation\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".choral.v1.Evaluation.MetricsEntry\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1f\n\x03\x41\x63k\x12\x18\n\x10protocol_version\x18\x01 \x01(\r2\xbf\x03\n\x0b\x43oordinator\x12<\n\tJoinRound\x12\x16.choral.v1.JoinRequest\x1a\x17.choral.v1.JoinResponse\x12@\n\x0eGetGlobalModel\x12\x1a.choral.v1.GetModelRequest\x1a\x10.choral.v1.Frame0\x01\x12\x42\n\x08\x45xchange\x12\x1a.choral.v1.ProtocolMessage\x1a\x1a.choral.v1.ProtocolMessage\x12\x36\n\nSendUpdate\x12\x10.choral.v1.Frame\x1a\x14.choral.v1.UpdateAck(\x01\x12>\n\tGetUpload\x12\x18.choral.v1.UploadRequest\x1a\x17.choral.v1.UploadStatus\x12\x39\n\rReportFailure\x12\x18.choral.v1.FailureReport\x1a\x0e.choral.v1.Ack\x12\x39\n\x10ReportEvaluation\x12\x15.choral.v1.Evaluation\x1a\x0e.choral.v1.Ackb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63horal/v1/coordinator.proto\x12\tchoral.v1\x1a\x13\x63horal/v1/run.proto\x1a\x18\x63horal/v1/transfer.proto\"\xe7\x02\n\x0bJoinRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x1c\n\x14min_protocol_version\x18\x02 \x01(\r\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\r\n\x05tasks\x18\x04 \x03(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x1a\n\x12schema_fingerprint\x18\x06 \x01(\t\x12\x17\n\x0f\x65xamples_bucket\x18\x07 \x01(\r\x12\x32\n\x06strata\x18\x08 \x03(\x0b\x32\".choral.v1.JoinRequest.StrataEntry\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12\x0e\n\x06wait_s\x18\n \x01(\x01\x12\x13\n\x0b\x61vailable_s\x18\x0b \x01(\x01\x12\x13\n\x0bschema_json\x18\x0c \x01(\x0c\x1a-\n\x0bStrataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe1\x01\n\x0cJoinResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12+\n\nassignment\x18\x02 \x01(\x0b\x32\x15.choral.v1.AssignmentH\x00\x12/\n\nevaluation\x18\x03 \x01(\x0b\x32\x19.choral.v1.EvaluationTaskH\x00\x12(\n\tcome_back\x18\x04 \x01(\x0b\x32\x13.choral.v1.ComeBackH\x00\x12%\n\x07goodbye\x18\x05 \x01(\x0b\x32\x12.choral.v1.GoodbyeH\x00\x42\x08\n\x06\x61nswer\"\xf7\x01\n\nAssignment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05token\x18\x04 \x01(\x0c\x12\x11\n\tplan_json\x18\x05 \x01(\x0c\x12\x14\n\x0cmodel_sha256\x18\x06 \x01(\t\x12\x13\n\x0bmodel_bytes\x18\x07 \x01(\x04\x12\x1f\n\x06states\x18\x08 \x03(\x0b\x32\x0f.choral.v1.Blob\x12\x12\n\ndeadline_s\x18\t \x01(\x01\x12\x0e\n\x06secure\x18\n \x01(\x08\x12\x12\n\naudit_head\x18\x0b \x01(\x0c\x12\x13\n\x0bwithout_crc\x18\x0c \x01(\x08\"8\n\x04\x42lob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\x80\x01\n\x0e\x45valuationTask\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x11\n\tplan_json\x18\x02 \x01(\x0c\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x13\n\x0bmodel_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\"O\n\x08\x43omeBack\x12\x0f\n\x07\x61\x66ter_s\x18\x01 \x01(\x01\x12\x10\n\x08window_s\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08refusals\x18\x04 \x03(\t\"O\n\x07Goodbye\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12$\n\x06status\x18\x02 \x01(\x0e\x32\x14.choral.v1.RunStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\"o\n\x0fGetModelRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x13\n\x0bwithout_crc\x18\x05 \x01(\x08\"\x8b\x01\n\x0fProtocolMessage\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\r\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x12\x10\n\x08received\x18\x06 \x01(\r\x12\r\n\x05\x65nded\x18\x07 \x01(\x08\"J\n\tUpdateAck\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12#\n\x07receipt\x18\x02 \x01(\x0b\x32\x12.choral.v1.Receipt\"H\n\rUploadRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"o\n\x0cUploadStatus\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12#\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.choral.v1.Receipt\"W\n\rFailureReport\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xac\x01\n\nEvaluation\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x33\n\x07metrics\x18\x03 \x03(\x0b\x32\".choral.v1.Evaluation.MetricsEntry\x12\x10\n\x08\x65xamples\x18\x04 \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1f\n\x03\x41\x63k\x12\x18\n\x10protocol_version\x18\x01 \x01(\r2\xbf\x03\n\x0b\x43oordinator\x12<\n\tJoinRound\x12\x16.choral.v1.JoinRequest\x1a\x17.choral.v1.JoinResponse\x12@\n\x0eGetGlobalModel\x12\x1a.choral.v1.GetModelRequest\x1a\x10.choral.v1.Frame0\x01\x12\x42\n\x08\x45xchange\x12\x1a.choral.v1.ProtocolMessage\x1a\x1a.choral.v1.ProtocolMessage\x12\x36\n\nSendUpdate\x12\x10.choral.v1.Frame\x1a\x14.choral.v1.UpdateAck(\x01\x12>\n\tGetUpload\x12\x18.choral.v1.UploadRequest\x1a\x17.choral.v1.UploadStatus\x12\x39\n\rReportFailure\x12\x18.choral.v1.FailureReport\x1a\x0e.choral.v1.Ack\x12\x39\n\x10ReportEvaluation\x12\x15.choral.v1.Evaluation\x1a\x0e.choral.v1.Ackb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,33 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINRESPONSE']._serialized_start=452
   _globals['_JOINRESPONSE']._serialized_end=677
   _globals['_ASSIGNMENT']._serialized_start=680
-  _globals['_ASSIGNMENT']._serialized_end=906
-  _globals['_BLOB']._serialized_start=908
-  _globals['_BLOB']._serialized_end=964
-  _globals['_EVALUATIONTASK']._serialized_start=967
-  _globals['_EVALUATIONTASK']._serialized_end=1095
-  _globals['_COMEBACK']._serialized_start=1097
-  _globals['_COMEBACK']._serialized_end=1176
-  _globals['_GOODBYE']._serialized_start=1178
-  _globals['_GOODBYE']._serialized_end=1257
-  _globals['_GETMODELREQUEST']._serialized_start=1259
-  _globals['_GETMODELREQUEST']._serialized_end=1349
-  _globals['_PROTOCOLMESSAGE']._serialized_start=1352
-  _globals['_PROTOCOLMESSAGE']._serialized_end=1491
-  _globals['_UPDATEACK']._serialized_start=1493
-  _globals['_UPDATEACK']._serialized_end=1567
-  _globals['_UPLOADREQUEST']._serialized_start=1569
-  _globals['_UPLOADREQUEST']._serialized_end=1641
-  _globals['_UPLOADSTATUS']._serialized_start=1643
-  _globals['_UPLOADSTATUS']._serialized_end=1754
-  _globals['_FAILUREREPORT']._serialized_start=1756
-  _globals['_FAILUREREPORT']._serialized_end=1843
-  _globals['_EVALUATION']._serialized_start=1846
-  _globals['_EVALUATION']._serialized_end=2018
-  _globals['_EVALUATION_METRICSENTRY']._serialized_start=1972
-  _globals['_EVALUATION_METRICSENTRY']._serialized_end=2018
-  _globals['_ACK']._serialized_start=2020
-  _globals['_ACK']._serialized_end=2051
-  _globals['_COORDINATOR']._serialized_start=2054
-  _globals['_COORDINATOR']._serialized_end=2501
+  _globals['_ASSIGNMENT']._serialized_end=927
+  _globals['_BLOB']._serialized_start=929
+  _globals['_BLOB']._serialized_end=985
+  _globals['_EVALUATIONTASK']._serialized_start=988
+  _globals['_EVALUATIONTASK']._serialized_end=1116
+  _globals['_COMEBACK']._serialized_start=1118
+  _globals['_COMEBACK']._serialized_end=1197
+  _globals['_GOODBYE']._serialized_start=1199
+  _globals['_GOODBYE']._serialized_end=1278
+  _globals['_GETMODELREQUEST']._serialized_start=1280
+  _globals['_GETMODELREQUEST']._serialized_end=1391
+  _globals['_PROTOCOLMESSAGE']._serialized_start=1394
+  _globals['_PROTOCOLMESSAGE']._serialized_end=1533
+  _globals['_UPDATEACK']._serialized_start=1535
+  _globals['_UPDATEACK']._serialized_end=1609
+  _globals['_UPLOADREQUEST']._serialized_start=1611
+  _globals['_UPLOADREQUEST']._serialized_end=1683
+  _globals['_UPLOADSTATUS']._serialized_start=1685
+  _globals['_UPLOADSTATUS']._serialized_end=1796
+  _globals['_FAILUREREPORT']._serialized_start=1798
+  _globals['_FAILUREREPORT']._serialized_end=1885
+  _globals['_EVALUATION']._serialized_start=1888
+  _globals['_EVALUATION']._serialized_end=2060
+  _globals['_EVALUATION_METRICSENTRY']._serialized_start=2014
+  _globals['_EVALUATION_METRICSENTRY']._serialized_end=2060
+  _globals['_ACK']._serialized_start=2062
+  _globals['_ACK']._serialized_end=2093
+  _globals['_COORDINATOR']._serialized_start=2096
+  _globals['_COORDINATOR']._serialized_end=2543
 # @@protoc_insertion_point(module_scope)

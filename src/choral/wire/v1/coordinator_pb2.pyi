@@ -163,6 +163,7 @@ class Assignment(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     SECURE_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
+    WITHOUT_CRC_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     round: _builtins.int
     attempt: _builtins.int
@@ -180,6 +181,8 @@ class Assignment(_message.Message):
     """Head of the coordinator's audit trail now, as in a receipt: a client that has seen a longer
     one, or another one, does not do this work.
     """
+    without_crc: _builtins.bool
+    """Whether chunks of the upload may come without their checksum: the line keeps them whole."""
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blob]:
         """Further blobs that the plan needs, such as a strategy's vectors."""
@@ -198,10 +201,11 @@ class Assignment(_message.Message):
         deadline_s: _builtins.float = ...,
         secure: _builtins.bool = ...,
         audit_head: _builtins.bytes = ...,
+        without_crc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit_head", b"audit_head", "deadline_s", b"deadline_s", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "plan_json", b"plan_json", "round", b"round", "run_id", b"run_id", "secure", b"secure", "states", b"states", "token", b"token"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit_head", b"audit_head", "deadline_s", b"deadline_s", "model_bytes", b"model_bytes", "model_sha256", b"model_sha256", "plan_json", b"plan_json", "round", b"round", "run_id", b"run_id", "secure", b"secure", "states", b"states", "token", b"token", "without_crc", b"without_crc"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,10 +345,13 @@ class GetModelRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    WITHOUT_CRC_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     token: _builtins.bytes
     sha256: _builtins.str
     offset: _builtins.int
+    without_crc: _builtins.bool
+    """Whether chunks may come without their checksum: the line keeps them whole."""
     def __init__(
         self,
         *,
@@ -352,10 +359,11 @@ class GetModelRequest(_message.Message):
         token: _builtins.bytes = ...,
         sha256: _builtins.str = ...,
         offset: _builtins.int = ...,
+        without_crc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "protocol_version", b"protocol_version", "sha256", b"sha256", "token", b"token"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "protocol_version", b"protocol_version", "sha256", b"sha256", "token", b"token", "without_crc", b"without_crc"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,7 +110,7 @@ Global___TransferHeader: _TypeAlias = TransferHeader
 
 @_typing.final
 class Chunk(_message.Message):
-    """Some bytes. The three fields are always written, in this order."""
+    """Some bytes. The fields are always written, in this order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -118,7 +118,9 @@ class Chunk(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     crc32: _builtins.int
-    """CRC-32 of `data`, as in zlib and IEEE 802.3."""
+    """CRC-32 of `data`, as in zlib and IEEE 802.3. It may be left out where the receiver has said so,
+    by `without_crc`: over TLS every record is authenticated, and the last digest is of all bytes.
+    """
     offset: _builtins.int
     """Where `data` starts."""
     data: _builtins.bytes
