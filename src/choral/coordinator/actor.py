@@ -41,11 +41,14 @@ from choral.coordinator.tickets import (
 from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
 from choral.core.errors import (
+    BudgetExhausted,
     ChoralError,
     Refused,
     RolledBackAudit,
+    RolledBackLedger,
     Stale,
     StoreError,
+    TamperedLedger,
     Unavailable,
     UpdateRejected,
 )
@@ -71,6 +74,11 @@ EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
 BATCH: Final = 256
 """Most messages that are taken before the log is made durable."""
+_SITES_OWN: Final = frozenset(
+    error.code
+    for error in (Refused, BudgetExhausted, TamperedLedger, RolledBackLedger, RolledBackAudit)
+)
+"""Codes of a site that will not take part in a run, however often it is asked."""
 
 
 class Actor:
@@ -468,7 +476,7 @@ class Actor:
         if ticket.use is Use.EVALUATE:
             yield from self._measured(ticket, None)
             return
-        if message.code in {Refused.code, RolledBackAudit.code}:
+        if message.code in _SITES_OWN:
             self._opening.refuse(client, message.message)
         attempt = self._current(ticket)
         if attempt is None:
