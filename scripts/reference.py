@@ -21,7 +21,7 @@ from choral.cli.unbuilt import UNBUILT
 from choral.config import federation as fed
 from choral.core import errors
 from choral.core.exact import Encoding
-from choral.core.failpoints import FAILPOINTS
+from choral.core.failpoints import FAILPOINTS, LEDGER_FAILPOINTS
 from choral.core.plan import Local
 from choral.data.partitioners import PARTITIONERS
 from choral.federation.policy import RoundPolicy, RunPolicy
@@ -92,7 +92,8 @@ def error_tree() -> str:
 
 def failpoints() -> str:
     """Return the table of failpoints."""
-    rows = [f"| `{name}` | {what} |" for name, what in FAILPOINTS.items()]
+    every = FAILPOINTS | LEDGER_FAILPOINTS
+    rows = [f"| `{name}` | {what} |" for name, what in every.items()]
     return "\n".join(["| failpoint | when it is reached |", "|---|---|", *rows])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from choral.core.errors import ConfigError, did_you_mean
-from choral.core.failpoints import FAILPOINTS, arm
+from choral.core.failpoints import FAILPOINTS, LEDGER_FAILPOINTS, arm
 
 FAILPOINT: Final = "CHORAL_FAILPOINT"
 """Environment variable that names a failpoint, and after a colon at which reach of it to end."""
@@ -29,8 +29,9 @@ def arm_failpoint(environment: Mapping[str, str]) -> None:
     if not asked:
         return
     name, _, count = asked.partition(":")
-    if name not in FAILPOINTS or not (count or "1").isdecimal():
-        raise ConfigError(f"{FAILPOINT}={asked}", hint=did_you_mean(name, FAILPOINTS))
+    known = (*FAILPOINTS, *LEDGER_FAILPOINTS)
+    if name not in known or not (count or "1").isdecimal():
+        raise ConfigError(f"{FAILPOINT}={asked}", hint=did_you_mean(name, known))
     left = int(count or 1)
 
     def reached(which: str) -> None:

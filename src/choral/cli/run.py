@@ -18,7 +18,7 @@ from rich.table import Table
 
 from choral.cli.output import print_result
 from choral.config.federation import read_file
-from choral.core.errors import ConfigError, RunFailed
+from choral.core.errors import BudgetExhausted, ConfigError, Refused, RunFailed, by_code
 
 if TYPE_CHECKING:
     from choral.client.admin import Admin, Event
@@ -178,26 +178,30 @@ def watch(
     insecure: Insecure = False,
     as_json: _Json = False,
 ) -> None:
-    """Show what happens in a run until it has ended; exit with its code.
+    """Show what happens in a run until it has ended; exit with its code: 3 where a budget ends it.
 
     With --json the events go to stderr, and stdout gets the run.
     """
     stream = sys.stderr if as_json else sys.stdout
     with _calls(coordinator, credentials, insecure=insecure) as calls:
-        end: Mapping[str, Any] = {}
+        end: dict[str, Any] = {}
         body: dict[str, Any] = {}
         for event in calls.watch(run):
             print(line_of(event), file=stream, flush=True)
             if event.kind == "Finish":
-                end = event.body
-        if as_json or not end:
+                end = {**end, **event.body}
+            elif event.kind == "OverBudget":
+                end = {"code": BudgetExhausted.code}
+        if as_json or "status" not in end:
             body = calls.run(run)
-            end = {"status": body["status"], "reason": body.get("reason", "")}
+            told = {"status": body["status"], "reason": body.get("reason", "")}
+            end = {"code": body.get("code", ""), **end, **told}
     if as_json:
         print(json.dumps(body))
     if end["status"] == "completed":
         return
-    failed = RunFailed(f"run {run} {_how(end)}", hint=f"`choral run show {run}` says more")
+    kind = Refused if issubclass(by_code(str(end.get("code", ""))), Refused) else RunFailed
+    failed = kind(f"run {run} {_how(end)}", hint=f"`choral run show {run}` says more")
     if as_json:
         print(f"error: {failed.message}", file=sys.stderr)
         raise typer.Exit(failed.exit_code)

@@ -15,13 +15,18 @@ from choral.core.errors import (
     PlanError,
     Refused,
     RolledBackAudit,
+    RolledBackLedger,
+    TamperedLedger,
 )
 from choral.core.params import ClientId
 from choral.core.selection import Draft, History
 from choral.federation import events as ev
 from choral.federation.setup import RunSetup
 
-FOR_GOOD: Final = frozenset({Refused.code, RolledBackAudit.code, BudgetExhausted.code})
+FOR_GOOD: Final = frozenset(
+    error.code
+    for error in (Refused, BudgetExhausted, TamperedLedger, RolledBackLedger, RolledBackAudit)
+)
 """Codes of refusals that hold for the whole run: the client is not asked again."""
 
 

@@ -32,7 +32,8 @@ def describe(run: Run, desk: Desk, *, verified: bool) -> dict[str, Any]:
         identity = "verified" if verified else "unverified"
         found = _waiting(run, identity) if run.setup is None else _going(run, identity)
         body = found.to_json() | {"status": run.status, "reason": reason(run), "finished": None}
-    return body | {"refusals": refusals}
+    code = "" if run.error is None else run.error.code
+    return body | {"refusals": refusals, "code": code}
 
 
 def reason(run: Run) -> str:

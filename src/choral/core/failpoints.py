@@ -46,12 +46,35 @@ FAILPOINTS: Final[dict[str, str]] = {
 }
 """Every failpoint, with what is so when it is reached."""
 
+LEDGER_FAILPOINTS: Final[dict[str, str]] = {
+    "ledger.opened.made": "a population's limit is decided, and not in its privacy ledger",
+    "ledger.opened.stored": "it is in the ledger, and nothing is declared",
+    "ledger.run.made": "a run's terms are decided, and not in the ledger",
+    "ledger.run.stored": "they are in the ledger, and the run has not begun",
+    "ledger.reserved.made": "a reservation is decided, and not in the ledger",
+    "ledger.reserved.stored": "it is in the ledger, and nobody is invited",
+    "ledger.spent.made": "a release is decided, and its reservation is not spent",
+    "ledger.spent.stored": "its reservation is spent, and nothing is released",
+    "ledger.voided.made": "an attempt released nothing, and its reservation still counts",
+    "ledger.voided.stored": "its reservation is given back",
+}
+"""Those of a privacy ledger, of a coordinator or a client: reached in runs with privacy alone."""
+
 _ARMED: Final[list[Callable[[str], None]]] = []
 
 
 def arm(reached: Callable[[str], None] | None) -> None:
     """Call `reached` with the name of every failpoint from now on; None for nothing."""
     _ARMED[:] = [] if reached is None else [reached]
+
+
+def known(name: str) -> str:
+    """Return what is so at a failpoint.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    return FAILPOINTS[name] if name in FAILPOINTS else LEDGER_FAILPOINTS[name]
 
 
 def reach(name: str) -> None:
@@ -61,5 +84,5 @@ def reach(name: str) -> None:
         KeyError: It is not in the table, where one is armed.
     """
     for reached in _ARMED:
-        FAILPOINTS[name]
+        known(name)
         reached(name)

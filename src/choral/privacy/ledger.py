@@ -40,6 +40,7 @@ from choral.core.errors import (
     RolledBackLedger,
     TamperedLedger,
 )
+from choral.core.failpoints import reach
 from choral.core.ports import LogStore, Record
 from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.privacy.accounting import epsilon_of, slack, with_slack
@@ -395,6 +396,7 @@ class PrivacyLedger:
             record = decide(self._state)
             if record is None:
                 return False
+            reach(f"ledger.{record.kind}.made")
             try:
                 self._store.append_log(self._log, [record], expect=len(self._state.digests))
             except Conflict:
@@ -403,6 +405,7 @@ class PrivacyLedger:
                         f"ledger `{self.population}` is shorter than it was a moment ago"
                     ) from None
                 continue
+            reach(f"ledger.{record.kind}.stored")
             self._state.add(record)
             return True
         raise Conflict(f"ledger `{self.population}` grew {_TRIES} times while one entry was made")
