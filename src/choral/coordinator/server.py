@@ -27,7 +27,7 @@ from choral.coordinator.callers import Callers, by_certificate, by_word
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
-from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
+from choral.coordinator.leadership import FIRST_POLL_S, LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
@@ -313,6 +313,7 @@ class Server:
 
     async def _stand_by(self, leadership: Leadership) -> None:
         """Lead whenever nobody else does."""
+        pause = FIRST_POLL_S  # what a process was about when it was killed may hold a lock still
         while True:
             try:
                 if await self._on_thread(leadership.claim):
@@ -320,7 +321,8 @@ class Server:
                     await self._while_leading(leadership)
             except StoreError as error:
                 LOG.warning("the database: %s", error.message)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, POLL_S)
 
     async def _while_leading(self, leadership: Leadership) -> None:
         """Return once another coordinator leads, or may."""
