@@ -143,6 +143,7 @@ class Server:
         self.metrics = Metrics()
         self.archive = Archive(settings.storage, database=settings.database, blobs=settings.blobs)
         self.leading = asyncio.Event()
+        self._announced = False
         self._standing: asyncio.Task[None] | None = None
         self._leadership: Leadership | None = None
         self._seat: Seat | None = None
@@ -298,7 +299,8 @@ class Server:
             await self.ready()
 
     async def ready(self) -> None:
-        """Tell those who ask for its health that it serves."""
+        """Tell those who ask for its health that it serves, whenever it leads."""
+        self._announced = True
         if self.leading.is_set():
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
@@ -310,6 +312,8 @@ class Server:
         await self._on_thread(self.audit.flush)
         await self._on_thread(self.runs.recover)
         self.leading.set()
+        if self._announced:  # it leads again
+            await self.ready()
 
     async def _stand_by(self, leadership: Leadership) -> None:
         """Lead whenever nobody else does."""
