@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": reference.commands,
+    "crash-matrix": reference.crash_matrix,
     "error-table": reference.error_table,
     "error-tree": reference.error_tree,
     "failpoints": reference.failpoints,

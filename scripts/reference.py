@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
@@ -88,6 +89,31 @@ def error_tree() -> str:
     found = re.search(r"```\n(.*?)```", errors.__doc__ or "", re.DOTALL)
     drawn = found.group(1) if found else ""
     return f"```text\n{drawn}```\n"
+
+
+CRASHES = Path(__file__).resolve().parents[1] / "tests" / "e2e" / "crashes.json"
+"""What came of each case of the crash matrix; `tests/e2e/test_crashes.py` writes it."""
+
+
+def crash_matrix() -> str:
+    """Return what came of every failpoint under each aggregation on each store."""
+    record = json.loads(CRASHES.read_text(encoding="utf-8"))
+    columns = [(a, s) for a in ("plain", "secure") for s in ("sqlite", "postgresql")]
+    heads = " | ".join(f"{a}, {'SQLite' if s == 'sqlite' else 'PostgreSQL'}" for a, s in columns)
+    lines = [f"| killed at | {heads} |", "|---|---|---|---|---|"]
+    for point in dict.fromkeys(case.rsplit("-", 2)[0] for case in record):
+        found = [_outcome(record.get(f"{point}-{a}-{s}")) for a, s in columns]
+        lines.append(f"| `{point}` | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def _outcome(case: dict[str, Any] | None) -> str:
+    """Return what came of one case: whether a round was tried again, and when it served."""
+    if case is None:
+        return "not reached"
+    tried = "same attempt" if case["attempts"] == case["rounds"] else "tried again"
+    served = case["serving_s"]
+    return tried if served is None else f"{tried}, {served:.1f} s"
 
 
 def failpoints() -> str:

@@ -268,7 +268,7 @@ def test_a_clock_that_jumps_by_an_hour_changes_nothing(site, who, moved):
     faked = {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     site.write(
@@ -280,10 +280,10 @@ def test_a_clock_that_jumps_by_an_hour_changes_nothing(site, who, moved):
     site.client("a", afresh=True, **(faked if who == "a" else {}))
     site.until(lambda: site.committed() >= 1, 120)
     clock.write_text(moved)
-    assert site.ended() == 0
+    assert site.ended(150) == 0
     assert [r["completed"] for r in site.result()["rounds"]] == [4, 4, 4, 4]
     if who == "coordinator":
-        hours = {line["time"][:13] for line in site.log()}
+        hours = {line["time"][:13] for line in site.log() if "time" in line}
         assert len(hours) >= 2
 
 

@@ -18,7 +18,6 @@ from choral.privacy.entries import Limit, RunTerms
 from choral.privacy.ledger import PrivacyLedger, Reservation
 from choral.privacy.record import record_privacy, round_releases
 from choral.privacy.vocabulary import DEFAULT_DELTA, Epsilon, Poisson, PrivacyUnit, Relation
-from choral.stores.database import open_database
 
 LEDGER: Final = "records.db"
 POPULATION: Final = "records"
@@ -127,5 +126,7 @@ def open_record_ledger(state: Path, allowance: Allowance, rand: Rand) -> RecordL
         StoreError: It cannot be used. A site that cannot remember must not train.
         Refused: It was opened with another delta.
     """
+    from choral.stores.database import open_database  # takes half a second
+
     database = open_database(f"sqlite:///{(state / LEDGER).absolute()}")
     return RecordLedger(database, allowance, rand)

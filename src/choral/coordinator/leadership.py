@@ -17,8 +17,9 @@ LEADER: Final = "_coordinator"
 LEASE_S: Final = 10.0
 """How long a coordinator leads without a sign of life."""
 RENEWAL_S: Final = 2.5
+FIRST_POLL_S: Final = 0.1
 POLL_S: Final = 1.0
-"""How often one that stands by looks."""
+"""How soon one that has just started looks again, and how often one that stands by does."""
 
 
 class Leadership:

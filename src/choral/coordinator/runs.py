@@ -519,11 +519,11 @@ class Runs:
 
 def reached(setup: RunSetup, history: History) -> dict[str, Any]:
     """Return whom a run has reached so far, of all that were ever there."""
-    source = setup.source
     copied = History(dict(history.completed), dict(history.last_seen))  # its thread goes on
-    if not isinstance(source, Population):
-        return coverage(source, copied, by=setup.strata).as_json()
-    return coverage(source.everybody(copied.completed), copied, by=setup.strata).as_json()
+    source = setup.source
+    if isinstance(source, Population):
+        return coverage(source.everybody(copied.completed), copied, by=setup.strata).as_json()
+    return coverage(source, copied, by=setup.strata).as_json()
 
 
 def trigger_of(file: FederationFile) -> Trigger:

@@ -27,7 +27,7 @@ from choral.coordinator.callers import Callers, by_certificate, by_word
 from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
-from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
+from choral.coordinator.leadership import FIRST_POLL_S, LEASE_S, POLL_S, RENEWAL_S, Leadership
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
@@ -149,6 +149,7 @@ class Server:
         self.metrics = Metrics()
         self.archive = Archive(settings.storage, database=settings.database, blobs=settings.blobs)
         self.leading = asyncio.Event()
+        self._announced = False
         self._standing: asyncio.Task[None] | None = None
         self._leadership: Leadership | None = None
         self._seat: Seat | None = None
@@ -308,7 +309,8 @@ class Server:
             await self.ready()
 
     async def ready(self) -> None:
-        """Tell those who ask for its health that it serves."""
+        """Tell those who ask for its health that it serves, whenever it leads."""
+        self._announced = True
         if self.leading.is_set():
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
@@ -320,9 +322,12 @@ class Server:
         await self._on_thread(self.audit.flush)
         await self._on_thread(self.runs.recover)
         self.leading.set()
+        if self._announced:  # it leads again
+            await self.ready()
 
     async def _stand_by(self, leadership: Leadership) -> None:
         """Lead whenever nobody else does."""
+        pause = FIRST_POLL_S  # what a process was about when it was killed may hold a lock still
         while True:
             try:
                 if await self._on_thread(leadership.claim):
@@ -330,7 +335,8 @@ class Server:
                     await self._while_leading(leadership)
             except StoreError as error:
                 LOG.warning("the database: %s", error.message)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, POLL_S)
 
     async def _while_leading(self, leadership: Leadership) -> None:
         """Return once another coordinator leads, or may."""

@@ -1,9 +1,13 @@
+import asyncio
 import os
 import shutil
 
 import pytest
 
+from choral.config.build import Place
 from choral.coordinator.seat import FOLDER, Seat
+from choral.coordinator.server import UPLOADS, Server, Settings
+from choral.system import SystemClock, SystemRand
 from choral.testing.fakes import SeededRand
 
 
@@ -53,3 +57,23 @@ def test_where_nothing_can_be_locked_every_name_is_new(tmp_path, rand, monkeypat
     assert first.folder != second.folder
     first.leave()
     assert len(os.listdir(tmp_path / FOLDER)) == 1
+
+
+def test_one_that_starts_beside_another_leaves_its_uploads_alone(tmp_path):
+    settings = Settings(
+        "127.0.0.1:0", tmp_path, Place(tmp_path), None, database=f"sqlite:///{tmp_path}/all.db"
+    )
+
+    async def test():
+        first = Server(settings, clock=SystemClock(), rand=SystemRand())
+        (under_way,) = (tmp_path / UPLOADS).iterdir()
+        (under_way / "a.upload").write_bytes(b"half")
+        second = Server(settings, clock=SystemClock(), rand=SystemRand())
+        assert (under_way / "a.upload").exists()
+        await second.stop()
+        await first.stop()
+        third = Server(settings, clock=SystemClock(), rand=SystemRand())
+        assert not (under_way / "a.upload").exists()
+        await third.stop()
+
+    asyncio.run(test())
