@@ -55,7 +55,9 @@ def learn(fashion, **changes):
 
 def test_noise_at_the_clients_costs_no_more_accuracy_than_at_the_coordinator(fashion):
     """Both have the noise of a whole cohort: that of the clients is made for fewer survivors."""
-    wish = {"mode": "distributed", "noise_multiplier": 0.5, "max_norm": CLIP}
+    wish = {
+        "mode": "distributed", "relation": "zero_out", "noise_multiplier": 1.5, "max_norm": CLIP
+    }  # fmt: skip
     apart = learn(fashion, aggregation={"secure": {"suite": "semi_honest"}}, privacy=wish)
     terms = apart.protection
     assert [r["completed"] for r in apart.rounds] == [COHORT] * ROUNDS
