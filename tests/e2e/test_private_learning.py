@@ -31,15 +31,19 @@ def fashion():
     spec.loader.exec_module(example)
     if not example.FOLDER.is_dir():
         pytest.skip("dataset-fashion-mnist is not installed")
-    train = example._read("train")
-    clients = choral.data.iid(train, clients=CLIENTS, seed=0, test_fraction=0)
-    return clients, example.test_set()
+    train, held_out = (pooled(*example._read(part)) for part in ("train", "t10k"))
+    return choral.data.iid(train, clients=CLIENTS, seed=0, test_fraction=0), held_out
 
 
-def learn(fashion, **changes):
+def pooled(images, labels):
+    """Return images of 14 x 14: noise grows with the parameters, and a cohort of 100 is small."""
+    return images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1), labels
+
+
+def learn(fashion, seed, **changes):
     clients, held_out = fashion
     return choral.simulate(
-        LinearTask("logistic", input_dim=784, classes=10),
+        LinearTask("logistic", input_dim=196, classes=10),
         clients=clients,
         rounds=ROUNDS,
         clients_per_round=COHORT,
@@ -48,7 +52,7 @@ def learn(fashion, **changes):
         evaluate=held_out,
         evaluate_every=0,
         evaluate_clients=False,
-        seed=5,
+        seed=seed,
         **changes,
     )
 
@@ -58,18 +62,20 @@ def test_noise_at_the_clients_costs_no_more_accuracy_than_at_the_coordinator(fas
     wish = {
         "mode": "distributed", "relation": "zero_out", "noise_multiplier": 1.5, "max_norm": CLIP
     }  # fmt: skip
-    apart = learn(fashion, aggregation={"secure": {"suite": "semi_honest"}}, privacy=wish)
-    terms = apart.protection
-    assert [r["completed"] for r in apart.rounds] == [COHORT] * ROUNDS
-    variance = COHORT * terms.variance / (terms.survivors - terms.corrupt) / terms.scale**2
-    z = float(np.sqrt(variance)) / CLIP
-    central = {"mode": "central", "noise_multiplier": z, "max_norm": CLIP}
-    trusted = learn(fashion, privacy=central)
-    bare = learn(fashion)
-    found = [r.metrics["accuracy"] for r in (apart, trusted, bare)]
-    print(f"distributed {found[0]:.4f}, central {found[1]:.4f}, without noise {found[2]:.4f}")
-    assert found[0] > 0.6
-    assert abs(found[0] - found[1]) <= 0.02
+    found = []
+    for seed in (5, 6):
+        apart = learn(fashion, seed, aggregation={"secure": {"suite": "semi_honest"}}, privacy=wish)
+        assert [r["completed"] for r in apart.rounds] == [COHORT] * ROUNDS
+        terms = apart.protection
+        variance = COHORT * terms.variance / (terms.survivors - terms.corrupt) / terms.scale**2
+        z = float(np.sqrt(variance)) / CLIP
+        central = {"mode": "central", "noise_multiplier": z, "max_norm": CLIP}
+        pair = (apart, learn(fashion, seed, privacy=central), learn(fashion, seed))
+        found.append([result.metrics["accuracy"] for result in pair])
+    apart, trusted, bare = np.mean(found, axis=0)
+    print(f"distributed {apart:.4f}, central {trusted:.4f}, without noise {bare:.4f}: {found}")
+    assert apart > 0.65
+    assert abs(apart - trusted) <= 0.02
 
 
 def test_the_decoded_noise_is_that_of_the_terms_and_on_the_grid():
