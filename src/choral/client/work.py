@@ -49,6 +49,7 @@ from choral.federation.participant import (
     own_code,
 )
 from choral.federation.recorded import trained_size
+from choral.privacy.clip import UNCLIPPED
 from choral.privacy.ledger import Reservation
 from choral.stores.files import sync_folder, write_durably
 from choral.system import SystemRand
@@ -58,6 +59,7 @@ from choral.wire.contributions import contribution_blocks
 from choral.wire.plans import plan_from_json
 
 NO_ALLOWANCE: Final = Allowance()
+_TERMS: Final = frozenset({NORM, UNCLIPPED})
 MODEL: Final = "model:"
 PERSONAL: Final = "personal"
 _SUFFIX: Final = ".safetensors"
@@ -364,10 +366,13 @@ def _named(local: Local) -> Any:
 
 
 def _allowed(contribution: Contribution, metrics: frozenset[str] | None) -> Contribution:
-    """Return a contribution without the metrics that must not leave."""
+    """Return a contribution without the metrics that must not leave.
+
+    Whether a clip left the update as it was belongs to the plan's terms, and shows in its norm.
+    """
     if metrics is None:
         return contribution
-    kept = {n: v for n, v in contribution.metrics.items() if n in metrics or n == NORM}
+    kept = {n: v for n, v in contribution.metrics.items() if n in metrics or n in _TERMS}
     return Contribution(contribution.vector, contribution.weight, kept)
 
 

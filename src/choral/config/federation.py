@@ -209,6 +209,8 @@ class PrivacySection(Section):
         noise_multiplier: Noise over the bound of one contribution, instead of `epsilon`.
         max_norm: L2 norm that each update is clipped to, or in mode `record` the gradient of each
             record; default 1 with `epsilon`.
+        clip: `adaptive`, or `{name: adaptive, quantile: 0.5}`: in mode `central`, `max_norm` is
+            where the clip starts, and it follows that quantile of the updates' norms.
         mechanism: Of distributed noise: `skellam` (default) or `discrete_gaussian`.
         relation: `add_remove`, `replace` or `zero_out`; default `add_remove` for central and
             `replace` for distributed noise.
@@ -222,6 +224,7 @@ class PrivacySection(Section):
     delta: float | None = None
     noise_multiplier: float | None = None
     max_norm: float | None = None
+    clip: str | dict[str, Any] | None = None
     mechanism: str | None = None
     relation: str | None = None
     budget: BudgetSection | None = None

@@ -39,6 +39,9 @@ class Protection:
         cohort: Distributed: the most clients in a sum; else 0.
         survivors: Distributed: the fewest clients that a sum is opened for; else 0.
         corrupt: Distributed: survivors who may leave out their noise.
+        quantile: Central: fraction of clients that an adaptive clip aims to leave unclipped; 0 for
+            a clip that stays as it is.
+        count_sigma: Central: standard deviation of the noise on how many were not clipped; else 0.
 
     Raises:
         ConfigError: One of them is out of range.
@@ -61,6 +64,8 @@ class Protection:
     cohort: int = 0
     survivors: int = 0
     corrupt: int = 0
+    quantile: float = 0.0
+    count_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("privacy.mode", self.mode, MODES)
@@ -70,7 +75,11 @@ class Protection:
         for name in above:
             value = real(f"privacy.{name}", getattr(self, name), above=0)
             object.__setattr__(self, name, value)
-        for name in ("expected", "scale", "variance"):
+        quantile = real("privacy.quantile", self.quantile, least=0, below=1)
+        object.__setattr__(self, "quantile", quantile)
+        if quantile and not self.central:
+            raise ConfigError("privacy.quantile: an adaptive clip goes with central noise alone")
+        for name in ("expected", "scale", "variance", "count_sigma"):
             value = real(f"privacy.{name}", getattr(self, name), least=0)
             object.__setattr__(self, name, value)
         delta = real("privacy.delta", self.delta, above=0, below=1)
@@ -87,8 +96,11 @@ class Protection:
         return self.mode == "central"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the terms as a JSON object."""
-        return asdict(self)
+        """Return the terms as a JSON object, without those of an adaptive clip where it is none."""
+        body = asdict(self)
+        if not self.quantile:
+            del body["quantile"], body["count_sigma"]
+        return body
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ class Task(Protocol):
 
     A task may also have `roles`, a mapping of tensor names or glob patterns to a `Role`.
     One whose `train` honours `plan.local.record` says so by `record_privacy = True`; any other is
-    refused a plan with record-level privacy.
+    refused a plan with record-level privacy. It may have a method `check_record_privacy`, which
+    raises `PlanError` where its model has a part that no record can be hidden in: a run asks it
+    before anybody trains.
     """
 
     def init(self, key: Key) -> Params | Mapping[str, Array]:

@@ -18,6 +18,7 @@ from choral.federation.recorded import counted_in, planned_loss, trained_size
 from choral.federation.secure import corrupt_of
 from choral.federation.setup import RunSetup
 from choral.privacy.accounting import epsilon_of, smallest_noise
+from choral.privacy.adaptive import count_sigma_for, joint_release
 from choral.privacy.central import Central
 from choral.privacy.clip import check_private_tensors
 from choral.privacy.distributed import plan as plan_distributed
@@ -47,6 +48,12 @@ def mode_of(wish: Privacy, aggregation: Aggregation) -> str:
     """
     secure = isinstance(aggregation, Secure)
     mode = wish.mode or ("distributed" if secure else "central")
+    if wish.quantile and mode != "central":
+        raise PlanError(
+            f"an adaptive clip needs the number of clipped clients, and in mode `{mode}` nobody "
+            "adds noise to that",
+            hint="leave `clip` out, or `mode: central` with `aggregation: plain`",
+        )
     if mode == "record":
         return mode  # noise is in what clients train, whatever becomes of it
     if mode == "central" and secure:
@@ -221,18 +228,20 @@ def _central(setup: RunSetup, wish: Privacy, dimension: int) -> tuple[Protection
     step = Central.step_of(Central.grid_for(wish.bound))
     rounds = setup.policy.rounds
 
-    def noise(z: float) -> Central:
-        return Central(wish.bound, z, expected, dimension, step, sampling)
+    def release_of(z: float) -> Release:
+        if wish.quantile:
+            return joint_release(z, sampling=sampling, dimension=dimension)
+        return Central(wish.bound, z, expected, dimension, step, sampling).release
 
     z = wish.noise_multiplier
     if z is None:
         z = smallest_noise(
-            lambda z: {noise(z).release: rounds},
+            lambda z: {release_of(z): rounds},
             epsilon=wish.epsilon or math.inf,
             delta=wish.delta,
             relation=relation,
         )
-    release = noise(z).release
+    release = release_of(z)
     terms = Protection(
         mode="central",
         mechanism=release.kind.value,
@@ -246,6 +255,8 @@ def _central(setup: RunSetup, wish: Privacy, dimension: int) -> tuple[Protection
         selection=setup.selector.name,
         sampling=sampling_json(sampling),
         expected=expected,
+        quantile=wish.quantile,
+        count_sigma=count_sigma_for(z, expected=expected) if wish.quantile else 0.0,
     )
     return terms, [f"no credit for sampling: {why}" if why else ""]
 

@@ -23,6 +23,7 @@ from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
+from choral.federation.protection import clip_after
 from choral.federation.recorded import RecordAccount, counted_in
 from choral.federation.round import OPEN, RESTARTED
 from choral.federation.run import RunMachine, RunPhase
@@ -323,6 +324,7 @@ class Conductor:
             attempt=attempt,
             spec=self.spec,
             model_sha256=self.params.sha256,
+            max_norm=clip_after(self._setup.protection, self.view.rounds),
         )
 
     def keep(self, client: ClientId, kept: Params | None) -> None:

@@ -111,7 +111,8 @@ class Participant:
         measured = Update(update.delta, weight, metrics)
         sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
         if plan.privacy is not None:  # nothing may change an update after its clip
-            sent = Clip(plan.privacy.max_norm).encode(sent, self.spec, plan, key)
+            clip = Clip(plan.privacy.max_norm, report=plan.privacy.quantile > 0)
+            sent = clip.encode(sent, self.spec, plan, key)
         return Completed(client, self._encoded(sent, plan, key.fold("rounding")), update.kept)
 
     def _encoded(self, sent: Update, plan: Plan, key: Key) -> Contribution | RingContribution:

@@ -5,7 +5,8 @@ So a client can refuse a plan whose noise does not keep what it says.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from choral.core.aggregation import Plain, RingGrid, Secure
 from choral.core.errors import PlanError, Refused
@@ -15,7 +16,9 @@ from choral.core.plan import Plan
 from choral.core.protection import Protection
 from choral.federation.secure import corrupt_of
 from choral.privacy.accounting import epsilon_of
+from choral.privacy.adaptive import AdaptiveClip, joint_release, model_multiplier
 from choral.privacy.central import Central
+from choral.privacy.clip import UNCLIPPED
 from choral.privacy.distributed import Distributed
 from choral.privacy.vocabulary import (
     UNSAMPLED,
@@ -41,9 +44,10 @@ def central_of(plan: Plan, dimension: int) -> Central:
     terms, grid = plan.privacy, plan.encoding
     if terms is None or not terms.central or not isinstance(grid, Encoding):
         raise PlanError("a plan without central noise")
+    z = terms.multiplier
     return Central(
         bound=terms.max_norm,
-        multiplier=terms.multiplier,
+        multiplier=model_multiplier(z, terms.count_sigma) if terms.quantile else z,
         expected=terms.expected,
         dimension=dimension,
         step=Central.step_of(grid),
@@ -80,9 +84,13 @@ def release_in(plan: Plan, dimension: int) -> Release:
         plan: A plan with `privacy`.
         dimension: Elements of the model's vector.
     """
-    if plan.privacy is not None and plan.privacy.central:
-        return central_of(plan, dimension).release
-    return distributed_of(plan, dimension).release
+    terms = plan.privacy
+    if terms is None or not terms.central:
+        return distributed_of(plan, dimension).release
+    noise = central_of(plan, dimension)
+    if not terms.quantile:
+        return noise.release
+    return joint_release(terms.multiplier, sampling=noise.sampling, dimension=dimension)
 
 
 def rotation_of(plan: Plan) -> Key:
@@ -141,3 +149,18 @@ def _check_secure(plan: Plan, terms: Protection) -> None:
             f"the plan's noise withstands {terms.corrupt} of {terms.cohort} who leave theirs out, "
             f"and its sum is for {needed}"
         )
+
+
+def clip_after(terms: Protection | None, rounds: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the adaptive clip that a run's committed rounds lead to; None where it has none.
+
+    Args:
+        terms: Of the run, as it began.
+        rounds: One JSON object for each, whose metrics say the noised fraction of the unclipped.
+    """
+    if terms is None or not terms.quantile:
+        return None
+    clip = AdaptiveClip(terms.max_norm, terms.count_sigma, terms.quantile)
+    for row in rounds:
+        clip = clip.step(float(row["metrics"][UNCLIPPED]))
+    return clip.bound

@@ -146,16 +146,29 @@ class RunSetup:
         attempt: int,
         spec: Spec,
         model_sha256: str,
+        max_norm: float | None = None,
     ) -> Plan:
         """Return the plan of an attempt; where privacy is promised, every client weighs the same.
+
+        Args:
+            terms: What the strategy asks for.
+            cohort: Who takes part.
+            round: Counted from 1.
+            attempt: Counted from 1.
+            spec: The model's schema.
+            model_sha256: Digest of the model that clients start from.
+            max_norm: Clip of the round, where it is another than the run began with.
 
         Raises:
             PlanError: Privacy is asked for, and nobody has found the noise that it takes.
         """
         if self.privacy is not None and self.protection is None and self.records is None:
             raise PlanError("a run with privacy and without noise")
-        if self.protection is not None:
+        protection = self.protection
+        if protection is not None:
             terms = replace(terms, weighting="uniform")
+            if max_norm is not None:
+                protection = replace(protection, max_norm=max_norm)
         return Plan(
             run_id=self.run_id,
             round=round,
@@ -167,7 +180,7 @@ class RunSetup:
             mu=terms.mu,
             weighting=terms.weighting,
             aggregation=self.aggregation,
-            encoding=self._encoding(terms, cohort.clients),
+            encoding=self._encoding(terms, cohort.clients, protection),
             goal=cohort.goal,
             quorum=cohort.quorum,
             deadline_s=self.policy.round.deadline_s,
@@ -175,7 +188,7 @@ class RunSetup:
             test_fraction=self.test_fraction,
             split_seed=split_seed(self.seed),
             key=round_key(self.key, round).state.hex(),
-            privacy=self.protection,
+            privacy=protection,
             objective=Objective(mu=terms.mu),
         )
 
@@ -202,15 +215,17 @@ class RunSetup:
             return {}
         return {"train_loss": _LARGEST_LOSS, NORM: self.range, **self.metrics}
 
-    def _encoding(self, terms: Terms, clients: Sequence[ClientId]) -> Grid:
+    def _encoding(
+        self, terms: Terms, clients: Sequence[ClientId], protection: Protection | None
+    ) -> Grid:
         """Return the grid of an attempt.
 
         Its unit follows the largest client where all tell their size.
         """
         if isinstance(self.aggregation, Secure):
             return self._ring_grid(self.aggregation, terms, clients)
-        if self.protection is not None:
-            return Central.grid_for(self.protection.max_norm)
+        if protection is not None:
+            return Central.grid_for(protection.max_norm)
         if terms.weighting == "uniform":
             return Encoding(self.range, 1.0, 1.0)
         unit = self._largest(clients) if self.weight_unit is None else self.weight_unit

@@ -9,10 +9,10 @@ its own: no two releases share one, whoever else believes that it drives the run
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from choral.core.errors import PlanError, Refused, RolledBackLedger
-from choral.core.exact import ExactSum, Total
+from choral.core.exact import METRIC_BITS, ExactSum, Total
 from choral.core.keys import Key
 from choral.core.plan import Plan
 from choral.core.ports import LogStore, Rand
@@ -21,7 +21,9 @@ from choral.core.release import MechanismLedger, ReleaseEvent
 from choral.crypto.secret import SECRET_SIZE, Secret
 from choral.federation.protection import central_of
 from choral.federation.setup import RunSetup
+from choral.privacy.adaptive import joint_release, noised_fraction
 from choral.privacy.central import Central, noised_total
+from choral.privacy.clip import UNCLIPPED
 from choral.privacy.distributed import Distributed
 from choral.privacy.entries import Head, Limit, RunTerms
 from choral.privacy.ledger import PrivacyLedger
@@ -143,7 +145,22 @@ class Spending:
             if self._terms.central:
                 raise PlanError("central noise needs the exact sum")
             return total
-        return noised_total(total, central_of(plan, self._dimension), Secret.random(self._rand))
+        noise, adaptive = central_of(plan, self._dimension), self._terms.quantile > 0
+        fraction = self._unclipped(total, noise.expected) if adaptive else None
+        found = noised_total(total, noise, Secret.random(self._rand))
+        return found if fraction is None else replace(found, metrics={UNCLIPPED: fraction})
+
+    def _unclipped(self, total: ExactSum, expected: float) -> float:
+        """Return the noised fraction of clients that were not clipped, by their own words."""
+        said, _ = total.state()["metrics"].get(UNCLIPPED, (0, 0))
+        unclipped = round(said / 2**METRIC_BITS)  # each weighs 1
+        return noised_fraction(
+            min(max(unclipped, 0), total.count),
+            total.count,
+            expected=expected,
+            sigma=self._terms.count_sigma,
+            seed=Secret.random(self._rand),
+        )
 
     def ledger(self) -> MechanismLedger:
         """Return what makes private values of this run into released ones.
@@ -236,6 +253,9 @@ def population_of(setup: RunSetup) -> str:
 
 def _release(setup: RunSetup, terms: Protection, dimension: int) -> Release:
     """Return what each round of a run releases."""
+    if terms.quantile:
+        sampling = sampling_of(terms.sampling)
+        return joint_release(terms.multiplier, sampling=sampling, dimension=dimension)
     if terms.central:
         step = Central.step_of(Central.grid_for(terms.max_norm))
         noise = Central(

@@ -2,8 +2,13 @@
 
 Source: Andrew, Thakkar, McMahan, Ramaswamy, "Differentially Private Learning with Adaptive
 Clipping", 2021 (arXiv 1905.03871), algorithm 1: with b the noised fraction of clients whose update
-was not clipped and g the target quantile, C <- C exp(-0.2 (b - g)). The fraction is a release of
-its own and is accounted as such; the noise of the model's own release follows C.
+was not clipped and g the target quantile, C <- C exp(-0.2 (b - g)). The noise of the model's own
+release follows C.
+
+The fraction is released beside the model, about the same cohort. Both together are one Gaussian
+release, of noise z over sensitivity with 1 / z^2 = 1 / z_model^2 + 1 / (2 sigma)^2 (theorem 1
+there): the number of unclipped clients, minus half the cohort, moves by 1/2. So whoever accounts
+for z accounts for both, sampled or not, and the model's own noise is what is left of it.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from choral.core.checks import real, whole
+from choral.core.errors import PlanError
 from choral.crypto.secret import Secret
 from choral.privacy.noise import discrete_gaussian
 from choral.privacy.vocabulary import UNSAMPLED, Mechanism, Release, Sampling
@@ -69,6 +75,51 @@ class AdaptiveClip:
         held = min(max(fraction, 0.0), 1.0)
         bound = self.bound * math.exp(-self.rate * (held - self.quantile))
         return replace(self, bound=min(max(bound, self.least), self.most))
+
+
+def count_sigma_for(multiplier: float, *, expected: float) -> float:
+    """Return the noise on the number of unclipped clients.
+
+    It is a twentieth of the expected cohort, as in the paper, and no less than the multiplier: then
+    the model's own noise grows by at most 16 %.
+
+    >>> count_sigma_for(1.0, expected=100.0), count_sigma_for(2.0, expected=10.0)
+    (5.0, 2.0)
+    """
+    return max(expected / 20.0, multiplier)
+
+
+def model_multiplier(multiplier: float, count_sigma: float) -> float:
+    """Return z_model: noise over sensitivity that is left for the model.
+
+    Args:
+        multiplier: z of both releases together, above 0.
+        count_sigma: Noise on the number of unclipped clients.
+
+    Raises:
+        PlanError: Nothing is left: the number alone costs as much as both may.
+
+    >>> model_multiplier(1.0, 1.0) < 1.16
+    True
+    """
+    left = multiplier**-2 - (2.0 * count_sigma) ** -2
+    if left <= 0:
+        raise PlanError(
+            f"noise of {count_sigma:g} clients on how many were clipped leaves none for the model "
+            f"at a multiplier of {multiplier:g}",
+            hint="more of it, above half the multiplier",
+        )
+    return 1.0 / math.sqrt(left)
+
+
+def joint_release(multiplier: float, *, sampling: Sampling, dimension: int) -> Release:
+    """Return what an accountant must know of both releases, whatever the bound is in a round.
+
+    The model's noise is discrete and its sensitivity holds the rounding: that moves the multiplier
+    by less than one part in 10^9, which is taken off here.
+    """
+    sigma = multiplier * (1.0 - 1e-9)
+    return Release(Mechanism.GAUSSIAN, sigma, 1.0, sampling, dimension=dimension + 1)
 
 
 def noised_fraction(

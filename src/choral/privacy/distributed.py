@@ -53,6 +53,9 @@ LEAST_GAUSSIAN_SIGMA: Final = 2.0
 _BLOCK: Final = 1 << 15
 """Coordinates that are rounded at once."""
 
+_NOISE_BLOCK: Final = 1 << 16
+"""Coordinates that get their noise at once."""
+
 _MOST_FLOAT32: Final = 2.0**22
 """Norm in grid units up to which float32 holds every rounded coordinate."""
 
@@ -250,22 +253,24 @@ def encode(
     )
     turned *= turned.dtype.type(terms.scale)
     rounded = round_within(turned, terms.l2, rounding)
-    noise = client_noise(terms, seed)
     ring = Ring(terms.ring_bits)
     vector = ring.zeros(terms.size)
-    for at in range(0, terms.size, _BLOCK):
-        part = slice(at, at + _BLOCK)
-        noise[part] += rounded[part].astype(np.int64)
-        vector[part] = noise[part]  # modulo 2^16, 2^32 or 2^64, as two's complement wraps
+    for at in range(0, terms.size, _NOISE_BLOCK):
+        part = slice(at, min(at + _NOISE_BLOCK, terms.size))
+        values = client_noise(terms, seed, part)
+        values += rounded[part].astype(np.int64)
+        vector[part] = values  # modulo 2^16, 2^32 or 2^64, as two's complement wraps
     ring.reduce(vector)
     return vector
 
 
-def client_noise(terms: Distributed, seed: Secret) -> Integers:
-    """Return one client's noise, int64, shape `[terms.size]`."""
+def client_noise(terms: Distributed, seed: Secret, part: slice | None = None) -> Integers:
+    """Return one client's noise, or a part of it, int64; shape `[terms.size]` for the whole."""
+    start, stop, _ = (part or slice(None)).indices(terms.size)
+    size, variance = stop - start, terms.client_variance
     if terms.mechanism is Mechanism.SKELLAM:
-        return skellam(seed, variance=terms.client_variance, size=terms.size)
-    return discrete_gaussian(seed, sigma=math.sqrt(terms.client_variance), size=terms.size)
+        return skellam(seed, variance=variance, size=size, start=start)
+    return discrete_gaussian(seed, sigma=math.sqrt(variance), size=size, start=start)
 
 
 def decode(

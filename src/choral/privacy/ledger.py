@@ -55,6 +55,9 @@ from choral.privacy.adapters import (
 from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, log_of, packed
 from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
+_ROUNDING: Final = 1e-9
+"""How far, relatively, a sum may be above the limit by the rounding of its terms alone."""
+
 _TRIES: Final = 1000
 """How often an entry is decided anew while others append."""
 
@@ -429,11 +432,11 @@ class PrivacyLedger:
         planned = [r for r, n in terms.planned.items() for _ in range(n)]
         problem: PlanError | None = None
         try:
-            if self._filtered(state, planned) <= limit.epsilon:
+            if self._filtered(state, planned) <= _most(limit):
                 return False
         except PlanError as error:
             problem = error
-        if not state.runs and self._exact(terms.planned, limit).value <= limit.epsilon:
+        if not state.runs and self._exact(terms.planned, limit).value <= _most(limit):
             return True
         if problem is not None:
             raise problem
@@ -444,7 +447,7 @@ class PrivacyLedger:
         limit = _limit(state)
         if state.alone is None:
             after = self._filtered(state, wanted)
-            if after > limit.epsilon:
+            if after > _most(limit):
                 raise self._exhausted(state, wanted, self._filtered(state, ()))
             return after
         if not set(wanted) <= set(terms.releases):
@@ -461,7 +464,7 @@ class PrivacyLedger:
         # Fewer releases than planned cost at most the plan, which fits. More of one kind are still
         # fixed beforehand: how many fit is a function of what was declared.
         after = self._exact(planned if within else counts, limit).value
-        if after > limit.epsilon:
+        if after > _most(limit):
             raise self._exhausted(state, wanted, self._exact(state.counts, limit).value)
         return after
 
@@ -489,7 +492,7 @@ class PrivacyLedger:
         def fits(rounds: int) -> bool:
             tradeoff = self._tradeoff(state, divergence + rounds * one, releases)
             found = with_slack(tradeoff, limit.delta, spare + rounds * off)
-            return found <= limit.epsilon
+            return found <= _most(limit)
 
         low, high = 0, 1
         while high <= most and fits(high):
@@ -569,6 +572,11 @@ def run_ledger(ledger: PrivacyLedger, run: str) -> MechanismLedger:
         )
 
     return MechanismLedger(record)
+
+
+def _most(limit: Limit) -> float:
+    """Return the epsilon up to which a limit holds, the rounding of sums aside."""
+    return limit.epsilon * (1.0 + _ROUNDING)
 
 
 def _limit(state: LedgerState) -> Limit:

@@ -272,7 +272,8 @@ def _draw(
             part = total[at : at + _BLOCK]
             words = _words(first, part.size, start + at)
             rest = partial(_words, second, part.size, start + at)
-            part += factor * table.look_up(words, rest)
+            drawn = table.look_up(words, rest)
+            part += drawn if factor == 1 else factor * drawn
         first.erase()
         second.erase()
     return total

@@ -16,6 +16,8 @@ MODES: Final = ("central", "distributed", "record")
 DEFAULT_MAX_NORM: Final = 1.0
 """The clip where noise is calibrated and nothing is said about it."""
 
+ADAPTIVE: Final = "adaptive"
+
 _ARTICLE: Final = frozenset({"dp_enabled", "noise_multiplier", "max_grad_norm"})
 
 
@@ -61,6 +63,8 @@ class Privacy:
             secure and `central` where it is plain.
         noise_multiplier: z: noise over the bound of one contribution.
         max_norm: C: L2 norm that every update is clipped to; 1 where `epsilon` alone is given.
+        clip: `adaptive` lets `max_norm`, where it starts, follow the median of updates' norms;
+            `{"name": "adaptive", "quantile": 0.8}` another quantile. Mode `central` alone.
         mechanism: Of distributed noise: `skellam` (default) or `discrete_gaussian`.
         relation: `add_remove`, `replace` or `zero_out`; default `add_remove` for central noise and
             `replace` for distributed noise.
@@ -79,6 +83,7 @@ class Privacy:
     mode: str | None = None
     noise_multiplier: float | None = None
     max_norm: float | None = None
+    clip: str | Mapping[str, Any] | None = None
     mechanism: str | None = None
     relation: str | None = None
     budget: Budget | Mapping[str, Any] | None = None
@@ -93,6 +98,8 @@ class Privacy:
             one_of("privacy.mechanism", self.mechanism, ("skellam", "discrete_gaussian"))
         if self.relation is not None:
             one_of("privacy.relation", self.relation, tuple(r.value for r in Relation))
+        if self.clip is not None:
+            object.__setattr__(self, "clip", _clip(self.clip))
         if self.budget is not None and not isinstance(self.budget, Budget):
             object.__setattr__(self, "budget", _budget(self.budget))
         self._check_noise()
@@ -119,6 +126,11 @@ class Privacy:
                 hint="`max_norm: 1.0` beside `noise_multiplier`",
             )
         object.__setattr__(self, "max_norm", real("privacy.max_norm", norm, above=0))
+
+    @property
+    def quantile(self) -> float:
+        """Quantile that an adaptive clip follows; 0 where the clip stays as it is."""
+        return float(self.clip["quantile"]) if isinstance(self.clip, Mapping) else 0.0
 
     @property
     def bound(self) -> float:
@@ -173,6 +185,20 @@ def privacy_of(value: Any) -> Privacy | None:
         given["max_norm"] = given.pop("max_grad_norm")
         given["mode"] = "record"
     return Privacy(**{name: v for name, v in given.items() if v is not None})
+
+
+def _clip(given: Any) -> dict[str, Any]:
+    """Return an adaptive clip as a mapping with its quantile."""
+    body = {"name": given} if isinstance(given, str) else given
+    if not isinstance(body, Mapping):
+        raise ConfigError(f"privacy.clip {given!r}: expected `adaptive`", hint="`clip: adaptive`")
+    for key in body:
+        if key not in ("name", "quantile"):
+            hint = did_you_mean(str(key), ("name", "quantile"))
+            raise UnknownKey(f"unknown key `privacy.clip.{key}`", hint=hint)
+    one_of("privacy.clip", body.get("name", ADAPTIVE), (ADAPTIVE,))
+    quantile = real("privacy.clip.quantile", body.get("quantile", 0.5), above=0, below=1)
+    return {"name": ADAPTIVE, "quantile": quantile}
 
 
 def _budget(given: Any) -> Budget:

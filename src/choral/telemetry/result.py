@@ -13,6 +13,7 @@ from choral.core.params import Params, Spec
 from choral.core.plan import Local
 from choral.core.protection import Protection, RecordPromise
 from choral.core.release import NO_MECHANISM, PUBLIC
+from choral.federation.protection import clip_after
 from choral.federation.setup import RunSetup
 from choral.federation.view import RunView
 from choral.privacy.vocabulary import Mechanism, Poisson, PrivacyUnit, Relation
@@ -156,11 +157,20 @@ class Result:
             "noise_multiplier": terms.multiplier,
             "max_norm": terms.max_norm,
             "sampling": dict(terms.sampling),
+            **self._clip(terms),
             "planned_epsilon": terms.epsilon,
             "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
             "ledger": None if self.ledger is None else dict(self.ledger),
             "notes": list(self.notes),
         }
+
+    def _clip(self, terms: Protection) -> dict[str, Any]:
+        """Return where an adaptive clip went; nothing where there is none."""
+        last = clip_after(terms, self.rounds)
+        if last is None:
+            return {}
+        noise = terms.count_sigma / terms.expected
+        return {"clip": {"quantile": terms.quantile, "noise": noise, "last": last}}
 
     @property
     def _level(self) -> str:

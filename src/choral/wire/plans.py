@@ -103,7 +103,10 @@ def _local(body: Any) -> Local:
 
 
 def _privacy(body: Any) -> Protection:
-    known = _object("plan.privacy", body, _names(Protection))
+    names = _names(Protection)
+    if isinstance(body, Mapping) and "quantile" not in body:
+        names -= {"quantile", "count_sigma"}  # keys of an adaptive clip alone
+    known = _object("plan.privacy", body, names)
     for name in ("unit", "relation", "selection"):
         _name(f"plan.privacy.{name}", known[name])
     return Protection(**known)

@@ -25,6 +25,10 @@ from choral.core.release import Private
 from choral.privacy.accounting import epsilon_of
 from choral.privacy.adapters import ORDERS, fixed_order, total_divergence
 from choral.privacy.entries import Head, Limit, RunTerms, shape_of
+
+
+from choral.privacy.distributed import Distributed
+from choral.privacy.entries import Head, Limit, RunTerms
 from choral.privacy.ledger import PrivacyLedger, run_ledger
 from choral.privacy.vocabulary import (
     Mechanism,
@@ -519,3 +523,20 @@ def test_reserving_round_one_thousand_takes_less_than_fifty_milliseconds() -> No
         times.append(time.process_time() - start)
     assert min(times) < 0.05
     assert not math.isinf(ledger.epsilon().value)
+
+
+def test_a_limit_that_is_exactly_what_a_run_plans_is_enough_for_its_last_round() -> None:
+    """Twelve terms that are added up one by one are not always twelve times one, to the last bit.
+
+    The release is one of a real run, whose last round was refused for it.
+    """
+    dimension, scale, variance = 8192, 16384.000000000004, 604021349.8233768
+    terms = Distributed(
+        1.0, scale, variance, dimension=7850, cohort=100, survivors=51, corrupt=5, ring_bits=32
+    )
+    assert terms.size == dimension
+    relation = Relation.ZERO_OUT
+    found = epsilon_of({terms.release: 12}, delta=1e-5, relation=relation).value
+    limit = Limit(found, 1e-5, PrivacyUnit.USER, relation)
+    _, ledger = opened(limit=limit, release=terms.release, rounds=12)
+    assert fill(ledger) == 12
