@@ -24,11 +24,8 @@ from choral.core.ports import Record
 from choral.core.release import Private
 from choral.privacy.accounting import epsilon_of
 from choral.privacy.adapters import ORDERS, fixed_order, total_divergence
-from choral.privacy.entries import Head, Limit, RunTerms, shape_of
-
-
 from choral.privacy.distributed import Distributed
-from choral.privacy.entries import Head, Limit, RunTerms
+from choral.privacy.entries import Head, Limit, RunTerms, shape_of
 from choral.privacy.ledger import PrivacyLedger, run_ledger
 from choral.privacy.vocabulary import (
     Mechanism,
