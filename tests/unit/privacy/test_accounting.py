@@ -329,7 +329,7 @@ def test_skellam_divergence_between_whole_orders_is_that_of_the_next_whole_one()
     )
     for order, value in found.items():
         assert value == skellam_divergence([math.ceil(order)], variance=81.0, l2=1.0, l1=1.0)[0]
-    assert found[1.75] == found[2] < found[2.25] == found[3]
+    assert found[2] < found[2.25] == found[2.75] == found[3]
 
 
 def test_a_discrete_gaussian_costs_what_a_gaussian_does() -> None:
