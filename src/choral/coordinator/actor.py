@@ -41,14 +41,9 @@ from choral.coordinator.tickets import (
 from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
 from choral.core.errors import (
-    BudgetExhausted,
     ChoralError,
-    Refused,
-    RolledBackAudit,
-    RolledBackLedger,
     Stale,
     StoreError,
-    TamperedLedger,
     Unavailable,
     UpdateRejected,
 )
@@ -74,11 +69,6 @@ EVALUATION_S: Final = 60.0
 """Longest wait for clients' own evaluations."""
 BATCH: Final = 256
 """Most messages that are taken before the log is made durable."""
-_SITES_OWN: Final = frozenset(
-    error.code
-    for error in (Refused, BudgetExhausted, TamperedLedger, RolledBackLedger, RolledBackAudit)
-)
-"""Codes of a site that will not take part in a run, however often it is asked."""
 
 
 class Actor:
@@ -202,11 +192,14 @@ class Actor:
         """
         self._world.desk.watch(self.post)
         self._commands.extend(self.conductor.begin())
-        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        self._outbox.insist(self._publish)
         if self.conductor.attempt is not None:
             reach("coordinator.restored")
             self._watch_step(self.conductor.attempt)
         self._settle()
+
+    def _publish(self) -> None:
+        self._model_bytes = self._world.publish(self.conductor.released)
 
     def turn(self, messages: Iterable[Message]) -> None:
         """Do what follows from some messages and from timers that are due."""
@@ -368,7 +361,7 @@ class Actor:
         self._outbox.point("coordinator.committed.made")
         self._work.end()
         self._later(self._world.kept.drop)
-        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        self._outbox.insist(self._publish)
         reach("coordinator.published")
 
     # --- secure sums over time --------------------------------------------------------------------
@@ -476,8 +469,7 @@ class Actor:
         if ticket.use is Use.EVALUATE:
             yield from self._measured(ticket, None)
             return
-        if message.code in _SITES_OWN:
-            self._opening.refuse(client, message.message)
+        self._opening.gave_up(client, message.code, message.message)
         attempt = self._current(ticket)
         if attempt is None:
             return

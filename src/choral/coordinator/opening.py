@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from choral.coordinator.gate import Scene, Trigger, may_open
 from choral.coordinator.population import Population
 from choral.coordinator.timers import Timers
 from choral.coordinator.world import World
-from choral.core.errors import ConfigError, PlanError
+from choral.core.errors import (
+    BudgetExhausted,
+    ConfigError,
+    PlanError,
+    Refused,
+    RolledBackAudit,
+    RolledBackLedger,
+    TamperedLedger,
+)
 from choral.core.params import ClientId
 from choral.core.selection import Draft, History
 from choral.federation import events as ev
 from choral.federation.setup import RunSetup
+
+_SITES_OWN: Final = frozenset(
+    error.code
+    for error in (Refused, BudgetExhausted, TamperedLedger, RolledBackLedger, RolledBackAudit)
+)
+"""Codes of what a site's own policy, ledger or memory says."""
 
 
 class Opening:
@@ -103,10 +117,11 @@ class Opening:
                 suitable.append(join)
         self._population.update(suitable)
 
-    def refuse(self, client: ClientId, why: str) -> None:
-        """Never choose a client again: its site's policy refuses the run."""
-        self._unfit[client] = why
-        self._world.desk.refuse(client, why)
+    def gave_up(self, client: ClientId, code: str, why: str) -> None:
+        """Never choose a client again whose site takes no part in the run, however often asked."""
+        if code in _SITES_OWN:
+            self._unfit[client] = why
+            self._world.desk.refuse(client, why)
 
     def _scene(self, wanted: int) -> Scene:
         now = self._world.clock.monotonic()
