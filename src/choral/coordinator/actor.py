@@ -18,7 +18,7 @@ from choral.coordinator import steps
 from choral.coordinator.assignments import Assignments, Model
 from choral.coordinator.attempts import Attempts
 from choral.coordinator.gate import Trigger
-from choral.coordinator.opening import FOR_GOOD, Opening
+from choral.coordinator.opening import Opening
 from choral.coordinator.outbox import Outbox
 from choral.coordinator.polls import Poll
 from choral.coordinator.population import Population
@@ -192,11 +192,14 @@ class Actor:
         """
         self._world.desk.watch(self.post)
         self._commands.extend(self.conductor.begin())
-        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        self._outbox.insist(self._publish)
         if self.conductor.attempt is not None:
             reach("coordinator.restored")
             self._watch_step(self.conductor.attempt)
         self._settle()
+
+    def _publish(self) -> None:
+        self._model_bytes = self._world.publish(self.conductor.released)
 
     def turn(self, messages: Iterable[Message]) -> None:
         """Do what follows from some messages and from timers that are due."""
@@ -358,7 +361,7 @@ class Actor:
         self._outbox.point("coordinator.committed.made")
         self._work.end()
         self._later(self._world.kept.drop)
-        self._model_bytes = self._outbox.insist(lambda: self._world.publish(self.conductor.params))
+        self._outbox.insist(self._publish)
         reach("coordinator.published")
 
     # --- secure sums over time --------------------------------------------------------------------
@@ -466,8 +469,7 @@ class Actor:
         if ticket.use is Use.EVALUATE:
             yield from self._measured(ticket, None)
             return
-        if message.code in FOR_GOOD:
-            self._opening.refuse(client, message.message)
+        self._opening.gave_up(client, message.code, message.message)
         attempt = self._current(ticket)
         if attempt is None:
             return

@@ -23,11 +23,11 @@ from choral.core.selection import Draft, History
 from choral.federation import events as ev
 from choral.federation.setup import RunSetup
 
-FOR_GOOD: Final = frozenset(
+_SITES_OWN: Final = frozenset(
     error.code
     for error in (Refused, BudgetExhausted, TamperedLedger, RolledBackLedger, RolledBackAudit)
 )
-"""Codes of refusals that hold for the whole run: the client is not asked again."""
+"""Codes of what a site's own policy, ledger or memory says."""
 
 
 class Opening:
@@ -131,10 +131,11 @@ class Opening:
         working = (client for client in accepted if client not in met)
         return tuple(dict.fromkeys((*self._population.ids, *working)))
 
-    def refuse(self, client: ClientId, why: str) -> None:
-        """Never choose a client again: its site's policy refuses the run."""
-        self._unfit[client] = why
-        self._world.desk.refuse(client, why)
+    def gave_up(self, client: ClientId, code: str, why: str) -> None:
+        """Never choose a client again whose site takes no part in the run, however often asked."""
+        if code in _SITES_OWN:
+            self._unfit[client] = why
+            self._world.desk.refuse(client, why)
 
     def _scene(self, wanted: int) -> Scene:
         now = self._world.clock.monotonic()

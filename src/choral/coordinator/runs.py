@@ -28,6 +28,7 @@ from choral.coordinator.world import World
 from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError
 from choral.core.params import Params
 from choral.core.ports import Observer
+from choral.core.release import Released
 from choral.core.selection import History, Strata
 from choral.core.tensors import encode_tensors
 from choral.federation.calibration import protected
@@ -139,7 +140,7 @@ class Runs:
         terms: Terms,
         *,
         desk: Desk,
-        world: Callable[[Callable[[Params], int], Kept], World],
+        world: Callable[[Callable[[Released[Params]], int], Kept], World],
         observers: Callable[[Run], Iterable[Observer]],
     ) -> None:
         self._terms = terms
@@ -430,11 +431,12 @@ class Runs:
             self._terms.archive.begun(run.id)
         return Journal(folder.store, folder.blobs(), lease, ahead=self._terms.ahead)
 
-    def _publisher(self, run: Run, blobs: FolderBlobStore) -> Callable[[Params], int]:
+    def _publisher(self, run: Run, blobs: FolderBlobStore) -> Callable[[Released[Params]], int]:
         """Return what makes a run's newest models ready to be downloaded: the last two."""
         published: list[str] = []
 
-        def publish(params: Params) -> int:
+        def publish(model: Released[Params]) -> int:
+            params = model.value
             digest = blobs.put(encode_tensors(params))
             if digest != params.sha256:
                 raise StoreError(f"the model of {run.id} was stored under another digest")

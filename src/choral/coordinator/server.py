@@ -42,6 +42,7 @@ from choral.coordinator.world import Keys, World
 from choral.core.errors import ConfigError, Fenced, StoreError, Unavailable
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
+from choral.core.release import Released
 from choral.core.selection import Strata
 from choral.crypto.signatures import SigningKey
 from choral.pki import files, keys
@@ -207,7 +208,7 @@ class Server:
             trail, self._audit_store = open_trail(self.archive.root, key=key, now=now)
         return Auditor(trail, key)
 
-    def _world(self, publish: Callable[[Params], int], kept: Kept) -> World:
+    def _world(self, publish: Callable[[Released[Params]], int], kept: Kept) -> World:
         return World(
             self._desk,
             self._clock,

@@ -9,6 +9,7 @@ from choral.coordinator.desk import Desk
 from choral.coordinator.uploads import Kept
 from choral.core.params import Params
 from choral.core.ports import Clock, Rand
+from choral.core.release import Released
 from choral.crypto.signatures import SigningKey
 
 
@@ -34,7 +35,7 @@ class World:
         clock: Time.
         rand: Secret randomness.
         keys: The coordinator's.
-        publish: Makes a model ready to be downloaded; returns the bytes of its file.
+        publish: Makes a released model ready to be downloaded; returns the bytes of its file.
         kept: Whole uploads.
         pause: Waits so many seconds.
         audit_head: Head of the audit trail on disk; empty where there is none.
@@ -44,7 +45,7 @@ class World:
     clock: Clock
     rand: Rand
     keys: Keys
-    publish: Callable[[Params], int]
+    publish: Callable[[Released[Params]], int]
     kept: Kept
     pause: Callable[[float], None]
     audit_head: Callable[[], bytes] = bytes

@@ -162,8 +162,8 @@ class Conductor:
 
     @property
     def released(self) -> Released[Params]:
-        """The newest committed global model, for stores."""
-        return self._model.map(GlobalModel.params)
+        """The newest committed global model, for stores and for clients."""
+        return self._model.map(lambda _: self.params)
 
     @property
     def first_sha256(self) -> str:

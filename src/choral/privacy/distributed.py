@@ -13,15 +13,14 @@ exp(-1/2)):
 Who takes part is known to the coordinator and to the others, so no credit is given for sampling,
 and the relation is `replace` or `zero_out`.
 
-Sources: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), algorithms 1 and 2 and proposition 26 there;
-Agarwal, Kairouz, Liu 2021 (arXiv 2110.04995) for Skellam noise.
+Sources: Kairouz, Liu, Steinke 2021 (arXiv 2102.06387), algorithms 1 and 2, and theorem 1 for the
+bound; Agarwal, Kairouz, Liu 2021 (arXiv 2110.04995) for Skellam noise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -154,15 +153,8 @@ class Distributed:
     @property
     def release(self) -> Release:
         """What an accountant must know of one round, in grid units."""
-        l2 = self.l2
-        return Release(
-            self.mechanism,
-            sigma=math.sqrt(self.variance),
-            sensitivity=l2,
-            l1=min(math.sqrt(self.size) * l2, l2**2),
-            dimension=self.size,
-            addends=self.honest,
-        )
+        noise = math.sqrt(self.variance)
+        return _release(self.mechanism, noise, self.l2, size=self.size, honest=self.honest)
 
     @property
     def reach(self) -> float:
@@ -180,6 +172,18 @@ class Distributed:
         else:
             noise = math.sqrt(2 * total * bits * math.log(2))
         return signal + noise + self.cohort
+
+
+def _release(mechanism: Mechanism, noise: float, l2: float, *, size: int, honest: int) -> Release:
+    """Return a release of integers within an L2 norm, with the noise of the honest, in steps."""
+    return Release(
+        mechanism,
+        sigma=noise,
+        sensitivity=l2,
+        l1=min(math.sqrt(size) * l2, l2**2),  # whole numbers are no larger than their squares
+        dimension=size,
+        addends=honest,
+    )
 
 
 def rounded_norm(norm: float, size: int) -> float:
@@ -300,35 +304,68 @@ def decode(
     return found.astype(np.float64, copy=False)
 
 
-def plan(
-    *,
-    delta: float,
-    rounds: int,
-    bound: float,
-    dimension: int,
-    cohort: int,
-    survivors: int,
-    corrupt: int,
-    ring_bits: int,
-    epsilon: float | None = None,
-    multiplier: float | None = None,
-    mechanism: Mechanism = Mechanism.SKELLAM,
-    relation: Relation = Relation.REPLACE,
-) -> Distributed:
-    """Return terms with the finest grid that the ring holds.
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Who takes part in a secure sum with noise, and in which ring: terms without a grid.
 
-    Args:
-        delta: In (0, 1).
-        rounds: How many releases.
-        bound: As in `Distributed`, as are those that follow.
+    Attributes:
+        bound: As in `Distributed`, as are all that follow.
         dimension: Coordinates.
         cohort: Most clients.
         survivors: Fewest survivors.
         corrupt: Corrupt survivors.
         ring_bits: m.
+        mechanism: `skellam` or `discrete_gaussian`.
+    """
+
+    bound: float
+    dimension: int
+    cohort: int
+    survivors: int
+    corrupt: int
+    ring_bits: int
+    mechanism: Mechanism = Mechanism.SKELLAM
+
+    @property
+    def size(self) -> int:
+        """Coordinates of a rotated update."""
+        return padded(self.dimension)
+
+    def noise_of(self, scale: float, z: float) -> Release:
+        """Return what a round releases on a grid, with noise of z times a contribution's bound."""
+        l2 = rounded_norm(scale * self.bound, self.size)
+        noise, honest = z * l2, self.survivors - self.corrupt
+        return _release(self.mechanism, noise, l2, size=self.size, honest=honest)
+
+    def at(self, scale: float, z: float) -> Distributed:
+        """Return the terms on a grid.
+
+        Raises:
+            PlanError: They do not hold there.
+        """
+        variance = self.noise_of(scale, z).sigma ** 2
+        return Distributed(
+            scale=scale, variance=variance, **{f.name: getattr(self, f.name) for f in fields(self)}
+        )
+
+
+def plan(
+    terms: Cohort,
+    *,
+    delta: float,
+    rounds: int,
+    epsilon: float | None = None,
+    multiplier: float | None = None,
+    relation: Relation = Relation.REPLACE,
+) -> Distributed:
+    """Return terms with the noise that is asked for, on the finest grid that the ring holds.
+
+    Args:
+        terms: Who takes part, and in which ring.
+        delta: In (0, 1).
+        rounds: How many releases.
         epsilon: For all rounds together: the noise is the least that keeps it.
         multiplier: z: the noise over the bound of one contribution, where it is given instead.
-        mechanism: `skellam` or `discrete_gaussian`.
         relation: `replace` or `zero_out`.
 
     Raises:
@@ -342,54 +379,31 @@ def plan(
         )
     if epsilon is None and multiplier is None:
         raise PlanError("neither an epsilon nor noise for the terms of a secure sum")
-    size = padded(dimension)
-
-    def release(scale: float, z: float) -> Release:
-        l2 = rounded_norm(scale * bound, size)
-        return Release(
-            mechanism,
-            sigma=z * l2,
-            sensitivity=l2,
-            l1=min(math.sqrt(size) * l2, l2**2),
-            dimension=size,
-            addends=survivors - corrupt,
-        )
-
-    def terms(scale: float, z: float) -> Distributed:
-        return Distributed(
-            bound=bound,
-            scale=scale,
-            variance=release(scale, z).sigma ** 2,
-            dimension=dimension,
-            cohort=cohort,
-            survivors=survivors,
-            corrupt=corrupt,
-            ring_bits=ring_bits,
-            mechanism=mechanism,
-        )
 
     def calibrated(scale: float) -> float:
         if epsilon is None or multiplier is not None:
             return multiplier or 0.0
         return smallest_noise(
-            lambda z: {release(scale, z): rounds}, epsilon=epsilon, delta=delta, relation=relation
+            lambda z: {terms.noise_of(scale, z): rounds},
+            epsilon=epsilon,
+            delta=delta,
+            relation=relation,
         )
 
-    scale = math.sqrt(size) / bound  # about one grid unit a coordinate
-    z = calibrated(scale)
-    finest = _finest(terms, z, scale)
-    return terms(finest, calibrated(finest))
+    scale = math.sqrt(terms.size) / terms.bound  # about one grid unit a coordinate
+    finest = _finest(terms, calibrated(scale), scale)
+    return terms.at(finest, calibrated(finest))
 
 
-def _finest(terms: Callable[[float, float], Distributed], z: float, start: float) -> float:
+def _finest(terms: Cohort, z: float, start: float) -> float:
     """Return the finest scale, in steps of 19 %, whose terms hold with about noise z."""
     scale: float | None = None
     problem: PlanError | None = None
     for power in range(-64, 129):
         at = start * 2.0 ** (power / 4)
         try:
-            terms(at, 1.02 * z)
-            terms(at, 0.9 * z)
+            terms.at(at, 1.02 * z)
+            terms.at(at, 0.9 * z)
             scale = at
         except PlanError as error:
             problem = error

@@ -248,7 +248,7 @@ def skellam(seed: Secret, *, variance: float, size: int, start: int = 0) -> Inte
         ConfigError: `variance`, `size` or `start` is out of range.
 
     Source: Agarwal, Kairouz, Liu, "The Skellam Mechanism for Differentially Private Federated
-    Learning", 2021 (arXiv 2110.04995), section 2.
+    Learning", 2021 (arXiv 2110.04995).
 
     >>> int(abs(skellam(Secret(bytes(range(32))), variance=0.01, size=9)).max()) <= 9
     True

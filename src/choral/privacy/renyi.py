@@ -23,7 +23,8 @@ def skellam_divergence(
         eps(a) <= a l2^2 / (2 V) + min(((2a - 1) l2^2 + 6 l1) / (4 V^2), 3 l1 / (2 V))
 
     Source: Agarwal, Kairouz, Liu, "The Skellam Mechanism for Differentially Private Federated
-    Learning", 2021 (arXiv 2110.04995), theorem 3.5, in terms of the total variance V.
+    Learning", 2021 (arXiv 2110.04995), theorem 3.5 for one coordinate
+    and corollary 3.6 for vectors, in terms of the total variance V.
 
     Args:
         orders: Rényi orders. It is proven for whole ones from 2; another one has the bound of the
@@ -55,7 +56,7 @@ def gaussian_sum_rho(*, addends: int, sigma: float, l2: float, dimension: int) -
 
     For n = 1, t is 0 and rho = l2^2 / (2 s^2): Canonne, Kamath, Steinke 2020 (arXiv 2004.00010),
     theorem 4. Source of the sum: Kairouz, Liu, Steinke, "The Distributed Discrete Gaussian
-    Mechanism for Federated Learning with Secure Aggregation", 2021 (arXiv 2102.06387), section 3.
+    Mechanism for Federated Learning with Secure Aggregation", 2021 (arXiv 2102.06387), theorem 1.
 
     Args:
         addends: n.

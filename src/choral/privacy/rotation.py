@@ -3,7 +3,7 @@ r"""A random rotation that everyone in a round shares: it spreads a vector over 
 In blocks of at most 2^14 coordinates, x becomes H D x: D random signs, H the Walsh-Hadamard matrix
 over the root of its size. Norms and sums are kept; afterwards a block's coordinates are all about
 its norm over the root of its size, so that a narrow ring holds them. Source: Kairouz, Liu, Steinke
-2021 (arXiv 2102.06387), section 4.1; their rotation spans the whole vector, this one blocks of it.
+2021 (arXiv 2102.06387); their rotation spans the whole vector, this one blocks of it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from choral.crypto.secret import Secret
 from choral.privacy import distributed
 from choral.privacy.accounting import epsilon_of
 from choral.privacy.distributed import (
+    Cohort,
     Distributed,
     client_noise,
     decode,
@@ -229,9 +230,12 @@ def test_terms_out_of_range_are_refused(changes: dict, message: str) -> None:
 
 
 def planned(**changes) -> Distributed:
-    fields = {"epsilon": 4.0, "delta": 1e-5, "rounds": 10, "bound": 1.0, "dimension": 500,
-              "cohort": 20, "survivors": 15, "corrupt": 6, "ring_bits": 32}  # fmt: skip
-    return plan(**fields | changes)
+    asked = {"epsilon": 4.0, "delta": 1e-5, "rounds": 10, "relation": Relation.REPLACE}
+    cohort = {"bound": 1.0, "dimension": 500, "cohort": 20, "survivors": 15, "corrupt": 6,
+              "ring_bits": 32}  # fmt: skip
+    for name, value in changes.items():
+        (asked if name in asked else cohort)[name] = value
+    return plan(Cohort(**cohort), **asked)
 
 
 @pytest.mark.parametrize("mechanism", ["skellam", "discrete_gaussian"])

@@ -14,6 +14,7 @@ from choral.coordinator.uploads import Kept
 from choral.coordinator.world import Keys, World
 from choral.core.errors import ChoralError, Fenced, StoreError
 from choral.core.params import Params
+from choral.core.release import Released
 from choral.core.tensors import encode_tensors
 from choral.federation.journal import Journal
 from choral.testing.faults.calls import CUT, Call, Loop, Service, SimDesk
@@ -185,9 +186,9 @@ class Process:
         if self.engine.traced:
             self.engine.say(self.name, _short(item))
 
-    def publish(self, params: Params) -> int:
+    def publish(self, model: Released[Params]) -> int:
         """Make a model ready to be downloaded."""
-        body = b"".join(encode_tensors(params))
+        body = b"".join(encode_tensors(model.value))
         digest = self.blobs.put((body,))
         self.models[digest] = body
         while len(self.models) > 2:
