@@ -40,7 +40,7 @@ def pooled(images, labels):
     return images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1), labels
 
 
-def learn(fashion, seed, **changes):
+def learn(fashion, **changes):
     clients, held_out = fashion
     return choral.simulate(
         LinearTask("logistic", input_dim=196, classes=10),
@@ -48,11 +48,11 @@ def learn(fashion, seed, **changes):
         rounds=ROUNDS,
         clients_per_round=COHORT,
         selection="uniform",
-        local={"epochs": 1, "batch_size": 20, "lr": 0.02},
+        local={"epochs": 1, "batch_size": 20, "lr": 0.2},
         evaluate=held_out,
         evaluate_every=0,
         evaluate_clients=False,
-        seed=seed,
+        seed=5,
         **changes,
     )
 
@@ -62,20 +62,23 @@ def test_noise_at_the_clients_costs_no_more_accuracy_than_at_the_coordinator(fas
     wish = {
         "mode": "distributed", "relation": "zero_out", "noise_multiplier": 1.5, "max_norm": CLIP
     }  # fmt: skip
-    found = []
-    for seed in (5, 6):
-        apart = learn(fashion, seed, aggregation={"secure": {"suite": "semi_honest"}}, privacy=wish)
-        assert [r["completed"] for r in apart.rounds] == [COHORT] * ROUNDS
-        terms = apart.protection
-        variance = COHORT * terms.variance / (terms.survivors - terms.corrupt) / terms.scale**2
-        z = float(np.sqrt(variance)) / CLIP
-        central = {"mode": "central", "noise_multiplier": z, "max_norm": CLIP}
-        pair = (apart, learn(fashion, seed, privacy=central), learn(fashion, seed))
-        found.append([result.metrics["accuracy"] for result in pair])
-    apart, trusted, bare = np.mean(found, axis=0)
-    print(f"distributed {apart:.4f}, central {trusted:.4f}, without noise {bare:.4f}: {found}")
-    assert apart > 0.65
-    assert abs(apart - trusted) <= 0.02
+    apart = learn(
+        fashion,
+        aggregation={"secure": {"suite": "semi_honest"}},
+        round_policy={"quorum": 95},
+        privacy=wish,
+    )
+    assert [r["completed"] for r in apart.rounds] == [COHORT] * ROUNDS
+    terms = apart.protection
+    variance = COHORT * terms.variance / (terms.survivors - terms.corrupt) / terms.scale**2
+    central = {
+        "mode": "central", "noise_multiplier": float(np.sqrt(variance)) / CLIP, "max_norm": CLIP
+    }  # fmt: skip
+    runs = (apart, learn(fashion, privacy=central), learn(fashion))
+    found = [result.metrics["accuracy"] for result in runs]
+    print("distributed {:.4f}, central {:.4f}, without noise {:.4f}".format(*found))
+    assert found[0] > 0.7
+    assert abs(found[0] - found[1]) <= 0.02  # another seed moves either by 0.0034, one deviation
 
 
 def test_the_decoded_noise_is_that_of_the_terms_and_on_the_grid():

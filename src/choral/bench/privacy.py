@@ -89,10 +89,7 @@ def bench_privacy(
 
 def _terms(clients: int, size: int) -> distributed.Distributed:
     survivors = max(2, 4 * clients // 5)
-    return distributed.plan(
-        multiplier=NOISE,
-        delta=1e-5,
-        rounds=1,
+    cohort = distributed.Cohort(
         bound=1.0,
         dimension=size,
         cohort=clients,
@@ -100,6 +97,7 @@ def _terms(clients: int, size: int) -> distributed.Distributed:
         corrupt=clients // 20,
         ring_bits=MODULUS_BITS,
     )
+    return distributed.plan(cohort, multiplier=NOISE, delta=1e-5, rounds=1)
 
 
 def _plus(pairs: Pairs, more: tuple[float, ...]) -> Pairs:

@@ -67,6 +67,20 @@ def test_no_noise_is_no_privacy(plan):
         reserve(ledger(MemoryLogStore()), replace(plan, local=local))
 
 
+def test_a_plan_is_held_to_the_trainings_that_its_noise_is_made_for(plan):
+    """Whatever the policy allows, and whatever became of the trainings before."""
+    terms = RecordPrivacy(1.0, epsilon=2.0, delta=1e-3, rounds=2)
+    plan = replace(plan, local=Local(batch_size=None, record=terms))
+    store = MemoryLogStore()
+    for round_, attempt in ((1, 1), (1, 2)):
+        reserve(ledger(store), replace(plan, round=round_, attempt=attempt))
+    before = ledger(store).epsilon().value
+    with pytest.raises(BudgetExhausted, match="made for no more"):
+        reserve(ledger(store), replace(plan, round=2))
+    assert ledger(store).epsilon().value == before
+    reserve(ledger(store), replace(plan, run_id="another"))
+
+
 def test_it_is_remembered_on_disk(plan, tmp_path):
     allowance = Allowance(5.0)
     one = reserve(open_record_ledger(tmp_path, allowance, SystemRand()), plan)

@@ -192,7 +192,7 @@ def test_the_same_request_begins_one_run(served):
     ("changes", "kind"),
     [
         ({"aggregation": "secure", "clients_per_round": 2}, PlanError),
-        ({"privacy": {"epsilon": -1, "mode": "record"}}, ConfigError),
+        ({"privacy": {"epsilon": 1, "mode": "record", "mechanism": "skellam"}}, ConfigError),
         ({"privacy": {"noise_multiplier": 1}}, PlanError),
         ({"model": {"type": "nothing"}}, ConfigError),
         ({"rounds": None}, ConfigError),

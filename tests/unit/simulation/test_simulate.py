@@ -182,7 +182,11 @@ def test_a_bad_update_is_refused_and_the_others_count(
         ({"privacy": {"epsilom": 1}}, UnknownKey, "epsilon"),
         ({"privacy": {"noise_multiplier": 1}}, PlanError, "without a clip"),
         ({"privacy": {"epsilon": 1, "mode": "distributed"}}, PlanError, "plain"),
-        ({"privacy": {"epsilon": 1, "mode": "record"}}, NotBuilt, "record"),
+        (
+            {"privacy": {"epsilon": 1, "mode": "record", "mechanism": "skellam"}},
+            PlanError,
+            "Gaussian",
+        ),
         ({"seed": -1}, ConfigError, "seed -1"),
         ({"test_fraction": 2}, ConfigError, "2"),
     ],
