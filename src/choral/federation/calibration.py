@@ -21,7 +21,7 @@ from choral.privacy.accounting import epsilon_of, smallest_noise
 from choral.privacy.adaptive import count_sigma_for, joint_release
 from choral.privacy.central import Central
 from choral.privacy.clip import check_private_tensors
-from choral.privacy.distributed import Cohort
+from choral.privacy.distributed import NoisedSum
 from choral.privacy.distributed import plan as plan_distributed
 from choral.privacy.terms import Privacy
 from choral.privacy.vocabulary import (
@@ -271,7 +271,7 @@ def _distributed(setup: RunSetup, wish: Privacy, dimension: int) -> tuple[Protec
     cohort = policy.invited(setup.population)
     mechanism = Mechanism(wish.mechanism or Mechanism.SKELLAM.value)
     noise = plan_distributed(
-        Cohort(
+        NoisedSum(
             bound=wish.bound,
             dimension=dimension,
             cohort=cohort,

@@ -305,7 +305,7 @@ def decode(
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
+class NoisedSum:
     """Who takes part in a secure sum with noise, and in which ring: terms without a grid.
 
     Attributes:
@@ -350,7 +350,7 @@ class Cohort:
 
 
 def plan(
-    terms: Cohort,
+    terms: NoisedSum,
     *,
     delta: float,
     rounds: int,
@@ -395,7 +395,7 @@ def plan(
     return terms.at(finest, calibrated(finest))
 
 
-def _finest(terms: Cohort, z: float, start: float) -> float:
+def _finest(terms: NoisedSum, z: float, start: float) -> float:
     """Return the finest scale, in steps of 19 %, whose terms hold with about noise z."""
     scale: float | None = None
     problem: PlanError | None = None

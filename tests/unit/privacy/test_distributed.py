@@ -15,8 +15,8 @@ from choral.crypto.secret import Secret
 from choral.privacy import distributed
 from choral.privacy.accounting import epsilon_of
 from choral.privacy.distributed import (
-    Cohort,
     Distributed,
+    NoisedSum,
     client_noise,
     decode,
     encode,
@@ -235,7 +235,7 @@ def planned(**changes) -> Distributed:
               "ring_bits": 32}  # fmt: skip
     for name, value in changes.items():
         (asked if name in asked else cohort)[name] = value
-    return plan(Cohort(**cohort), **asked)
+    return plan(NoisedSum(**cohort), **asked)
 
 
 @pytest.mark.parametrize("mechanism", ["skellam", "discrete_gaussian"])
