@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from choral._version import __version__
 from choral.config.build import Deployed, Place, build_setup, name_of, schema_of
@@ -21,11 +22,12 @@ from choral.coordinator.archive import Archive, Ending
 from choral.coordinator.desk import Desk, Farewell
 from choral.coordinator.fit import Told, Wanted, refusals
 from choral.coordinator.gate import Trigger
+from choral.coordinator.outbox import PATIENCE_S, PAUSES_S
 from choral.coordinator.population import Population
 from choral.coordinator.tickets import Drain, Message, Stop
 from choral.coordinator.uploads import Kept
 from choral.coordinator.world import World
-from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError
+from choral.core.errors import ChoralError, ConfigError, Fenced, StoreError, StoreUnavailable
 from choral.core.params import Params
 from choral.core.ports import Observer
 from choral.core.release import Released
@@ -41,6 +43,8 @@ from choral.stores.folder import RunFolder
 from choral.stores.ledgers import spending_in
 from choral.telemetry.result import Result, lineage
 from choral.wire.joining import Join
+
+T = TypeVar("T")
 
 LOG: Final = logging.getLogger("choral.coordinator")
 ENGINE: Final = "grpc"
@@ -317,7 +321,7 @@ class Runs:
     def _drive_to_its_end(self, run: Run) -> None:
         population = Population(self._terms.roster)
         folder = self._terms.archive.folder(run.id)
-        header = folder.header()[1] if run.resumed else None
+        header = self._insist(run, folder.header)[1] if run.resumed else None
         size = self._size(run.file)
         if header is not None:
             size = int(header["config"]["population"])
@@ -419,7 +423,7 @@ class Runs:
 
     def _journal(self, run: Run, setup: RunSetup, folder: RunFolder) -> Journal:
         if run.resumed:
-            lease = folder.resume(setup.config)
+            lease = self._insist(run, lambda: folder.resume(setup.config))
         else:
             header = {
                 "config": dict(setup.config),
@@ -430,6 +434,26 @@ class Runs:
             lease = folder.create(run.id, header)
             self._terms.archive.begun(run.id)
         return Journal(folder.store, folder.blobs(), lease, ahead=self._terms.ahead)
+
+    @staticmethod
+    def _insist(run: Run, call: Callable[[], T]) -> T:
+        """Read what a run goes on with; wait where the storage says no.
+
+        One that was stopped in the middle of a write may hold its lock a little longer.
+        """
+        tries, patience = 0, time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                found = call()
+            except StoreUnavailable as error:
+                if time.monotonic() > patience:
+                    raise
+                run.reason = f"waiting for the storage: {error.message}"
+                time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+                tries += 1
+            else:
+                run.reason = ""
+                return found
 
     def _publisher(self, run: Run, blobs: FolderBlobStore) -> Callable[[Released[Params]], int]:
         """Return what makes a run's newest models ready to be downloaded: the last two."""

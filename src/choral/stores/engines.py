@@ -25,8 +25,8 @@ _FULL = ("53100", "58030")  # SQLSTATE disk_full and io_error: trying again does
 _READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction: a standby; the primary comes back
 _POSTGRES_SETTINGS = (
     "SET lock_timeout = '10s'",
-    # A process that was stopped in a transaction must not hold its locks for ever.
-    "SET idle_in_transaction_session_timeout = '30s'",
+    # A process that was stopped in a transaction must not hold its locks when its lease is over.
+    "SET idle_in_transaction_session_timeout = '8s'",
     # What `append` has returned is on disk, whatever the server's default is.
     """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off'""",

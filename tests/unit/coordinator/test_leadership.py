@@ -1,13 +1,16 @@
 """A coordinator that leads, is taken over, and leads again."""
 
 import asyncio
+from types import SimpleNamespace
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from choral.config.build import Place
 from choral.coordinator import server as module
 from choral.coordinator.leadership import LEADER
+from choral.coordinator.runs import Runs
 from choral.coordinator.server import Server, Settings
+from choral.core.errors import StoreUnavailable
 from choral.stores.database import open_database
 from choral.system import SystemClock, SystemRand
 
@@ -39,3 +42,19 @@ def test_its_health_says_whether_it_leads_now(tmp_path, monkeypatch):
         await server.stop()
 
     asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_run_is_taken_up_once_the_storage_lets_go_of_it(monkeypatch):
+    answers = [StoreUnavailable("locked"), StoreUnavailable("locked"), "lease"]
+    run, waited = SimpleNamespace(reason=""), []
+    monkeypatch.setattr("choral.coordinator.runs.time.sleep", lambda s: waited.append(run.reason))
+
+    def resume():
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    assert Runs._insist(run, resume) == "lease"
+    assert waited == ["waiting for the storage: locked"] * 2
+    assert run.reason == ""

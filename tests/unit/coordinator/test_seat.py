@@ -64,15 +64,20 @@ def test_one_that_starts_beside_another_leaves_its_uploads_alone(tmp_path):
         "127.0.0.1:0", tmp_path, Place(tmp_path), None, database=f"sqlite:///{tmp_path}/all.db"
     )
 
+    async def started():
+        server = Server(settings, clock=SystemClock(), rand=SystemRand())
+        await server.start(ready=False)
+        return server
+
     async def test():
-        first = Server(settings, clock=SystemClock(), rand=SystemRand())
+        first = await started()
         (under_way,) = (tmp_path / UPLOADS).iterdir()
         (under_way / "a.upload").write_bytes(b"half")
-        second = Server(settings, clock=SystemClock(), rand=SystemRand())
+        second = await started()
         assert (under_way / "a.upload").exists()
         await second.stop()
         await first.stop()
-        third = Server(settings, clock=SystemClock(), rand=SystemRand())
+        third = await started()
         assert not (under_way / "a.upload").exists()
         await third.stop()
 
