@@ -30,6 +30,7 @@ from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
 from choral.coordinator.leadership import LEASE_S, POLL_S, RENEWAL_S, Leadership
+from choral.coordinator.leftovers import Leftovers
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
@@ -144,6 +145,8 @@ class Server:
         self._rand = rand
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="choral-io")
         self._desk = Desk(asyncio.get_running_loop(), clock)
+        self._leftovers = Leftovers(settings.storage / UPLOADS)
+        self._tidying: asyncio.Task[None] | None = None
         self._logs: dict[str, EventLog] = {}
         self._welcome: Welcome | None = None
         self.metrics = Metrics()
@@ -212,6 +215,7 @@ class Server:
             kept,
             pause=time.sleep,
             audit_head=self.audit.head,
+            left=self._leftovers.take,
         )
 
     def _observers(self, run: Run) -> tuple[Observer, ...]:
@@ -222,8 +226,6 @@ class Server:
     def _coordinator(self) -> Service:
         uploads = self._settings.storage / UPLOADS
         uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in uploads.glob("*.upload"):
-            left.unlink()
         tls = self._settings.credentials is not None
         return Service(
             self._desk,
@@ -311,8 +313,16 @@ class Server:
         """Go on with all runs that are not finished."""
         self.audit.started()
         await self._on_thread(self.audit.flush)
+        await self._on_thread(self._leftovers.look)
         await self._on_thread(self.runs.recover)
         self.leading.set()
+        self._tidying = asyncio.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Remove uploads of work that no run goes on with."""
+        while not self._desk.complete:
+            await asyncio.sleep(POLL_S)
+        await self._on_thread(self._leftovers.clear)
 
     async def _stand_by(self, leadership: Leadership) -> None:
         """Lead whenever nobody else does."""
@@ -384,8 +394,9 @@ class Server:
         if linger_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._everybody_told(), linger_s)
-        if self._standing is not None:
-            self._standing.cancel()
+        for task in (self._standing, self._tidying):
+            if task is not None:
+                task.cancel()
         await self._on_thread(self.runs.drain, GRACE_S)
         if self._leadership is not None:
             with suppress(StoreError):
