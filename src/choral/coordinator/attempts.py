@@ -129,3 +129,6 @@ class Attempts:
         for client in failed:
             if client in self._work.tickets:
                 self._work.tickets[client].done = True
+        for ticket in self._work.tickets.values():
+            if not ticket.done:
+                ticket.upload = self._world.left(ticket.token)

@@ -156,6 +156,11 @@ class Desk:
         """Note that a run's work will be known soon: nobody is told that it is over."""
         self._returning.add(run_id)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the work of all runs is known."""
+        return not self._returning
+
     def ring(self) -> None:
         """Let all held exchanges end."""
         for ticket in self._tickets.values():

@@ -28,6 +28,7 @@ from choral.coordinator.desk import Desk
 from choral.coordinator.events import EventLog
 from choral.coordinator.guard import Guarded, Reading
 from choral.coordinator.leadership import FIRST_POLL_S, LEASE_S, POLL_S, RENEWAL_S, Leadership
+from choral.coordinator.leftovers import Leftovers
 from choral.coordinator.metrics import Metrics
 from choral.coordinator.roster import LiveRoster
 from choral.coordinator.runs import Run, Runs, Terms
@@ -145,6 +146,7 @@ class Server:
         self._rand = rand
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="choral-io")
         self._desk = Desk(asyncio.get_running_loop(), clock)
+        self._tidying: asyncio.Task[None] | None = None
         self._logs: dict[str, EventLog] = {}
         self._welcome: Welcome | None = None
         self.metrics = Metrics()
@@ -157,6 +159,10 @@ class Server:
         if self.archive.database is not None:
             self._seat = Seat(settings.storage, rand=rand)
             self._leadership = Leadership(self.archive.database, owner=self._seat.owner)
+        self._uploads = settings.storage / UPLOADS
+        if self._seat is not None:  # others work in the same storage
+            self._uploads /= self._seat.folder
+        self._leftovers = Leftovers(self._uploads)
         self.address = ""
         self._keys = self._own_keys()
         self.audit = self._audited()
@@ -218,6 +224,7 @@ class Server:
             kept,
             pause=time.sleep,
             audit_head=self.audit.head,
+            left=self._leftovers.take,
         )
 
     def _observers(self, run: Run) -> tuple[Observer, ...]:
@@ -226,18 +233,13 @@ class Server:
         return (*ours, *self._settings.observers(run))
 
     def _coordinator(self) -> Service:
-        uploads = self._settings.storage / UPLOADS
-        if self._seat is not None:  # others work in the same storage
-            uploads /= self._seat.folder
-        uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in uploads.glob("*.upload"):
-            left.unlink()
+        self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         tls = self._settings.credentials is not None
         return Service(
             self._desk,
             callers=self._callers,
             welcome=self._welcome,
-            uploads=Uploads(uploads, self._clock, self._pool, without_crc=tls),
+            uploads=Uploads(self._uploads, self._clock, self._pool, without_crc=tls),
             model=self.runs.model,
             spec=self._spec,
             refusals=self.runs.refusals,
@@ -321,10 +323,18 @@ class Server:
         """Go on with all runs that are not finished."""
         self.audit.started()
         await self._on_thread(self.audit.flush)
+        await self._on_thread(self._leftovers.look)
         await self._on_thread(self.runs.recover)
         self.leading.set()
         if self._announced:  # it leads again
             await self.ready()
+        self._tidying = asyncio.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Remove uploads of work that no run goes on with."""
+        while not self._desk.complete:
+            await asyncio.sleep(POLL_S)
+        await self._on_thread(self._leftovers.clear)
 
     async def _stand_by(self, leadership: Leadership) -> None:
         """Lead whenever nobody else does."""
@@ -399,8 +409,9 @@ class Server:
         if linger_s:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._everybody_told(), linger_s)
-        if self._standing is not None:
-            self._standing.cancel()
+        for task in (self._standing, self._tidying):
+            if task is not None:
+                task.cancel()
         await self._on_thread(self.runs.drain, GRACE_S)
         if self._leadership is not None:
             await self._close_trail()  # while it may still write to it

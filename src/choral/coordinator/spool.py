@@ -20,9 +20,14 @@ class SpoolFile:
 
     Args:
         path: The file; made when the first byte comes.
+
+    Attributes:
+        path: The file.
+        old: Whether some bytes were written by a process before this one. After a loss of power
+            they need not be what was sent.
     """
 
-    __slots__ = ("_closed", "_held", "_kept", "_lock", "_place", "path")
+    __slots__ = ("_closed", "_held", "_kept", "_lock", "_place", "old", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,12 +36,20 @@ class SpoolFile:
         self._place = threading.Lock()
         self._closed = False
         self._kept = False
+        self.old = False
 
     @classmethod
     def of(cls, path: Path, size: int) -> SpoolFile:
         """Return the whole upload that a file holds, which is somebody else's to remove."""
         spool = cls(path)
         spool._held, spool._closed, spool._kept = size, True, True
+        return spool
+
+    @classmethod
+    def left(cls, path: Path) -> SpoolFile:
+        """Return the upload in a file of a process before this one; it may go on."""
+        spool = cls(path)
+        spool._held, spool.old = path.stat().st_size, True
         return spool
 
     def move(self, adopt: Callable[[Path], Path]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from choral.coordinator.leftovers import file_name
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.tickets import Ticket
-from choral.core.errors import CorruptBlob, Stale, Unavailable
+from choral.core.errors import CorruptBlob, Stale, Truncated, Unavailable, WrongDigest
 from choral.core.ports import Clock
 from choral.wire.frames import (
     CHUNK_LEAST,
@@ -185,25 +187,26 @@ class Uploads:
         receiving = Receiving(_ANY, lambda _: sinks[0], without_crc=self.without_crc)
         pace, loop = _Pace(self.clock), asyncio.get_running_loop()
         iterator = aiter(frames)
-        async with Lane(receiving.receive) as lane:
-            while (frame := await pace.next(iterator)) is not None:
-                if found and (found[0].stream is not stream or found[0].over):
-                    raise Stale("another upload of this work took its place, or the work is over")
-                if not found:
-                    header = read_frame(frame)
-                    if isinstance(header, Header):
-                        sinks.append(open_sink(header))
-                    # of an upload that goes on, the bytes that are there are read once more
-                    await loop.run_in_executor(self.pool, receiving.receive, frame)
-                elif len(frame) < _SMALL:
-                    await lane.drain()
-                    receiving.receive(frame)
-                elif limit(found[0]).size_bytes < LARGE:
-                    await loop.run_in_executor(self.pool, receiving.receive, frame)
-                else:
-                    await lane.put(frame)
-                pace.note(found[0])
-            await lane.drain()
+        with _mended(sinks):
+            async with Lane(receiving.receive) as lane:
+                while (frame := await pace.next(iterator)) is not None:
+                    if found and (found[0].stream is not stream or found[0].over):
+                        raise Stale("the work is over, or another upload of it took its place")
+                    if not found:
+                        header = read_frame(frame)
+                        if isinstance(header, Header):
+                            sinks.append(open_sink(header))
+                        # of an upload that goes on, the bytes that are there are read once more
+                        await loop.run_in_executor(self.pool, receiving.receive, frame)
+                    elif len(frame) < _SMALL:
+                        await lane.drain()
+                        receiving.receive(frame)
+                    elif limit(found[0]).size_bytes < LARGE:
+                        await loop.run_in_executor(self.pool, receiving.receive, frame)
+                    else:
+                        await lane.put(frame)
+                    pace.note(found[0])
+                await lane.drain()
         receiving.finish()
         return found[0]
 
@@ -217,9 +220,25 @@ class Uploads:
             if ticket.receipt is not None or ticket.done:
                 raise Stale("another upload of the same work is here already")
             spool.close()
-        spool = SpoolFile(self.folder / f"{ticket.token.hex()}.upload")
+        spool = SpoolFile(self.folder / file_name(header))
         ticket.upload = spool, header
         return spool
+
+
+@contextmanager
+def _mended(sinks: Sequence[SpoolFile]) -> Iterator[None]:
+    """Let an upload begin anew that went on behind other bytes than were sent.
+
+    Raises:
+        Truncated: It did: a loss of power took some of them.
+    """
+    try:
+        yield
+    except WrongDigest:
+        if not (sinks and sinks[0].old):
+            raise
+        sinks[0].old = False
+        raise Truncated("what came before the coordinator's restart is not whole") from None
 
 
 _ANY: Final = Limits(frozenset(Kind), size_bytes=2**63 - 1, chunk_least=1)

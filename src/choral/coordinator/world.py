@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from choral.coordinator.desk import Desk
+from choral.coordinator.leftovers import Upload
 from choral.coordinator.uploads import Kept
 from choral.core.params import Params
 from choral.core.ports import Clock, Rand
@@ -39,6 +40,7 @@ class World:
         kept: Whole uploads.
         pause: Waits so many seconds.
         audit_head: Head of the audit trail on disk; empty where there is none.
+        left: From a token to what came of its upload before a restart.
     """
 
     desk: Desk
@@ -49,3 +51,4 @@ class World:
     kept: Kept
     pause: Callable[[float], None]
     audit_head: Callable[[], bytes] = bytes
+    left: Callable[[bytes], Upload | None] = lambda _: None

@@ -1,6 +1,7 @@
 """Runs from their submission to their end: several at a time, stopped, resumed, by hand."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from choral.core.errors import ConfigError, PlanError
 from choral.core.params import ClientId
 from choral.wire.joining import Join, assignment_from_proto
 from choral.wire.v1 import admin_pb2 as admin
+from choral.wire.v1 import coordinator_pb2 as pb
 from choral.wire.v1 import run_pb2
 
 
@@ -98,6 +100,54 @@ def test_an_unfinished_run_goes_on_with_the_next_coordinator(served, tools):
     result = served(go_on)
     assert result["run_id"] == run_id
     assert [r["round"] for r in result["rounds"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_an_upload_goes_on_with_the_next_coordinator(served, tools, tmp_path, spoiled):
+    raw = tools.contribution(range((3 << 18) + 1))
+    sha256 = hashlib.sha256(raw).hexdigest()
+    uploads = tmp_path / "runs" / "uploads"
+    model = {"type": "linear", "input_dim": 3 << 18}
+
+    async def begin(site):
+        site.submit(model=model)
+        a, b = await site.caller("a"), await site.caller("b")
+        work, other = await asyncio.gather(a.work(), b.work())
+        with tools.refused("truncated"):
+            await a.send(tools.upload(work.token, raw)[:3])
+        return work.token, other.token
+
+    async def go_on(site):
+        (run,) = site.runs.all()
+        a, b = await site.caller("a"), await site.caller("b")
+        request = pb.UploadRequest(protocol_version=1, token=token, sha256=sha256)
+        await a.work()  # the run has taken its work up again
+        assert (await a.calls.get_upload(request)).offset == 2 << 20
+        rest = tools.upload(token, raw, offset=2 << 20)
+        if spoiled:
+            with tools.refused("truncated"):
+                await a.send(rest)
+            assert (await a.calls.get_upload(request)).offset == 0
+            rest = tools.upload(token, raw)
+        await a.send(rest)
+        await b.send(tools.upload(theirs, raw))
+        for _ in range(500):
+            if not (uploads / stray.name).exists():
+                break
+            await asyncio.sleep(0.02)
+        result = await site.ended(run)
+        assert result["rounds"][0]["completed"] == 2
+        assert list(uploads.iterdir()) == []
+
+    token, theirs = served(begin)
+    (part,) = uploads.iterdir()
+    assert part.stat().st_size == 2 << 20
+    stray = part.with_name(part.name.replace(token.hex(), "ab" * 16))
+    stray.write_bytes(b"of a run that is over")
+    (uploads / "something.upload").write_bytes(b"else")
+    if spoiled:
+        part.write_bytes(bytes(2 << 20))
+    served(go_on)
 
 
 def test_a_round_by_hand_waits_for_an_operator(served):
