@@ -74,7 +74,15 @@ on_both = pytest.mark.parametrize(
 )
 
 
-@on_both
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sqlite_url",
+        pytest.param(
+            "postgres_url", marks=[pytest.mark.xdist_group("postgres"), pytest.mark.nightly]
+        ),
+    ],
+)
 def test_eight_processes_never_pass_the_limit(place, request, tmp_path):
     """Together they reserve exactly what fits, and no two of them the same."""
     url, folder = request.getfixturevalue(place), tmp_path / "made"
