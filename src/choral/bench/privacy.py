@@ -89,7 +89,7 @@ def bench_privacy(
 
 def _terms(clients: int, size: int) -> distributed.Distributed:
     survivors = max(2, 4 * clients // 5)
-    cohort = distributed.Cohort(
+    cohort = distributed.NoisedSum(
         bound=1.0,
         dimension=size,
         cohort=clients,

@@ -15,8 +15,9 @@ from choral.core.errors import BudgetExhausted, PlanError
 from choral.core.plan import Plan
 from choral.core.ports import LogStore, Rand
 from choral.privacy.entries import Limit, RunTerms
-from choral.privacy.ledger import PrivacyLedger, Reservation
+from choral.privacy.ledger import PrivacyLedger
 from choral.privacy.record import record_privacy, round_releases
+from choral.privacy.standing import Reservation
 from choral.privacy.vocabulary import DEFAULT_DELTA, Epsilon, Poisson, PrivacyUnit, Relation
 
 LEDGER: Final = "records.db"

@@ -50,7 +50,7 @@ from choral.federation.participant import (
 )
 from choral.federation.recorded import trained_size
 from choral.privacy.clip import UNCLIPPED
-from choral.privacy.ledger import Reservation
+from choral.privacy.standing import Reservation
 from choral.stores.files import sync_folder, write_durably
 from choral.system import SystemRand
 from choral.tasks.threads import one_thread

@@ -12,8 +12,9 @@ from choral.privacy.central import Central, noised_mean, noised_total
 from choral.privacy.clip import Clip, check_private_tensors, clip_l2, clip_layers
 from choral.privacy.distributed import Distributed
 from choral.privacy.entries import Head, Limit, RunTerms
-from choral.privacy.ledger import PrivacyLedger, Reservation, Standing, run_ledger
+from choral.privacy.ledger import PrivacyLedger, run_ledger
 from choral.privacy.noise import discrete_gaussian, skellam
+from choral.privacy.standing import Reservation, Standing
 from choral.privacy.terms import Budget, Privacy, privacy_of
 from choral.privacy.vocabulary import (
     DEFAULT_DELTA,

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -53,6 +52,7 @@ from choral.privacy.adapters import (
     total_divergence,
 )
 from choral.privacy.entries import Booked, Head, LedgerState, Limit, RunTerms, log_of, packed
+from choral.privacy.standing import Reservation, Standing
 from choral.privacy.vocabulary import Epsilon, Release, check_selection
 
 _ROUNDING: Final = 1e-9
@@ -60,57 +60,6 @@ _ROUNDING: Final = 1e-9
 
 _TRIES: Final = 1000
 """How often an entry is decided anew while others append."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Leave to release, once.
-
-    Attributes:
-        number: Of its entry.
-        run: The run.
-        round: Counted from 1.
-        attempt: Counted from 1.
-        what: `model`, `evaluation` or another word for what is released.
-        mechanism: Names of what is released by, such as `gaussian`.
-        epsilon: Of the population, this release included; where the population is kept for one
-            run, of all that the run planned.
-        over_run_limit: Whether the run has passed the limit that it set itself.
-        state: `reserved`, `spent` or `voided`.
-    """
-
-    number: int
-    run: str
-    round: int
-    attempt: int
-    what: str
-    mechanism: str
-    epsilon: Epsilon
-    over_run_limit: bool
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a population stands.
-
-    Attributes:
-        epsilon: Everything reserved or spent.
-        limit: The limit.
-        left: Epsilon that is left: the difference, as a first measure; epsilons do not add up.
-        reserved: Reservations that nobody settled; they count.
-        spent: Reservations that were committed.
-        voided: Reservations that released nothing.
-        alone: The run that the population is kept for, or None.
-    """
-
-    epsilon: Epsilon
-    limit: Limit
-    left: float
-    reserved: int
-    spent: int
-    voided: int
-    alone: str | None
 
 
 class PrivacyLedger:
