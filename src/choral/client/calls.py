@@ -31,7 +31,7 @@ from choral.wire.versions import PROTOCOL_VERSION
 CALL_S: Final = 30.0
 """Longest wait for the answer of a call that is not held on purpose."""
 STALL_S: Final = 60.0
-"""A download that brings nothing for so long is taken up anew."""
+"""A download that brings nothing for so long, or an upload that does not move, is begun anew."""
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Between the repeats of a call; the last one is repeated."""
 
@@ -173,7 +173,9 @@ class Calls:
                     ends = max(until, self._clock.monotonic() + STALL_S)
                 offset = status.offset
             first = False
-            ack = await self.stubs.send_update(ahead(iter(frames(offset))), metadata=self.metadata)
+            moving = _Moving(self._clock)
+            sent = moving.watched(ahead(iter(frames(offset))))
+            ack = await moving.guard(self.stubs.send_update(sent, metadata=self.metadata))
             return receipt_from_proto(ack.receipt)
 
         return await self.insist(once, until=lambda: ends)
@@ -219,6 +221,35 @@ async def _next(frames: AsyncIterator[bytes]) -> bytes | None:
         return None
     except TimeoutError:
         raise Unavailable(f"the download brought nothing for {STALL_S:.0f} s") from None
+
+
+class _Moving:
+    """Notices that an upload does not move: of its frames none was taken, and no receipt came."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = clock.monotonic()
+
+    async def watched(self, frames: AsyncIterator[T]) -> AsyncIterator[T]:
+        async for frame in frames:
+            self._last = self._clock.monotonic()
+            yield frame
+
+    async def guard(self, call: Awaitable[T]) -> T:
+        """Return a call's answer.
+
+        Raises:
+            Unavailable: Nothing moved for `STALL_S`.
+        """
+        answer = asyncio.ensure_future(call)
+        try:
+            while (left := self._last + STALL_S - self._clock.monotonic()) > 0:
+                done, _ = await asyncio.wait({answer}, timeout=left)
+                if done:
+                    return answer.result()
+        finally:
+            answer.cancel()
+        raise Unavailable(f"the upload did not move for {STALL_S:.0f} s")
 
 
 @contextmanager

@@ -59,6 +59,7 @@ class Scripted:
         models: Digest to bytes.
         cut_download: Bytes after which the next download breaks, once.
         cut_upload: Frames after which the next upload breaks, once.
+        stall_upload: Frames after which the next upload is neither read nor answered, once.
         fail_joins: So many first calls are answered by an error.
         refuse_joins: That error; a refusal is for every call.
         head: Head of the audit trail in assignments and receipts.
@@ -71,7 +72,7 @@ class Scripted:
         self.answers = defaultdict(list)
         self.farewell = run_pb2.RUN_STATUS_COMPLETED
         self.models = {}
-        self.cut_download = self.cut_upload = None
+        self.cut_download = self.cut_upload = self.stall_upload = None
         self.fail_joins = 0
         self.refuse_joins = None
         self.receipt_key = self.key
@@ -163,6 +164,9 @@ class Scripted:
                 if self.cut_upload is not None and count >= self.cut_upload:
                     self.cut_upload = None
                     raise Unavailable("cut")
+                if self.stall_upload is not None and count >= self.stall_upload:
+                    self.stall_upload = None
+                    await asyncio.sleep(60)
             header = receiving.finish()
             receipt = await self.arrived(header, bytes(self.sinks[header.sha256].view()))
         except ChoralError as error:

@@ -102,6 +102,23 @@ def test_another_model_than_named_is_refused(federation, transfer, raw, tmp_path
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("frames", [3, 6], ids=["in the middle", "before its receipt"])
+def test_an_upload_that_does_not_move_is_begun_anew(
+    frames, federation, transfer, raw, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(calls_module, "STALL_S", 0.3)
+    path = tmp_path / "contribution"
+    path.write_bytes(raw)
+    federation.script.stall_upload = frames
+    receipt = transfer(
+        lambda calls, until: calls.upload(TOKEN, path, Kind.CONTRIBUTION, until=until)
+    )
+    assert receipt.sha256 == hashlib.sha256(raw).hexdigest()
+    assert federation.script.uploads[TOKEN] == raw
+    assert federation.script.stall_upload is None
+    assert len(federation.script.upload_offsets) == 2
+
+
 def test_a_cut_upload_goes_on(federation, transfer, raw, tmp_path):
     path = tmp_path / "contribution"
     path.write_bytes(raw)
