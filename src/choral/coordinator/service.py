@@ -290,7 +290,9 @@ class Service:
                 await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
         except Exception as error:  # whoever waits for the answer gets it
             whole = ticket.upload if upload.is_here() else None
-            told = error if isinstance(error, ChoralError) else Unavailable("the upload was not kept")
+            told = (
+                error if isinstance(error, ChoralError) else Unavailable("the upload was not kept")
+            )
             if told is not error:
                 LOG.error("an upload could not be kept", exc_info=error)
             _settle(ticket, told)
