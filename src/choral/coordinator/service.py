@@ -14,6 +14,7 @@ from choral.coordinator.access import Caller, check
 from choral.coordinator.callers import Callers
 from choral.coordinator.desk import Desk, Farewell
 from choral.coordinator.fit import Told, schema_in
+from choral.coordinator.spool import SpoolFile
 from choral.coordinator.tickets import Arrived, GaveUp, Reported, Said, Ticket, Use
 from choral.coordinator.transfers import Uploads, model_frames, model_header
 from choral.coordinator.welcome import Welcome
@@ -36,7 +37,7 @@ from choral.core.errors import (
 from choral.core.params import ClientId, Spec
 from choral.core.ports import Clock
 from choral.wire.contributions import contribution_limit, masked_bytes
-from choral.wire.frames import Kind, check_sha256
+from choral.wire.frames import Header, Kind, check_sha256
 from choral.wire.joining import (
     Assignment,
     EvaluationTask,
@@ -124,6 +125,7 @@ class Service:
         self._note = note
         self._audit_head = audit_head
         self._tls = tls
+        self._handing: set[asyncio.Future[None]] = set()
         self._told: dict[ClientId, list[str]] = {}
         self._clock = clock
         self._pool = pool
@@ -271,27 +273,37 @@ class Service:
         if ticket.answer is None:
             if ticket.upload is None:
                 raise Stale("the work is over")
-            upload, header = ticket.upload
-            loop = asyncio.get_running_loop()
-            ticket.answer = loop.create_future()
-            try:
-                with _asked_again():
-                    await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
-            except ChoralError as error:
-                whole = ticket.upload if upload.is_here() else None
-                _settle(ticket, error)
-                ticket.upload = whole
-                raise
-
-            def reply(found: Receipt | ChoralError) -> None:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, ticket, found)
-
-            ticket.post(Arrived(ticket, upload, header, reply))
+            ticket.answer = asyncio.get_running_loop().create_future()
+            handing = asyncio.ensure_future(self._hand_over(ticket, *ticket.upload))
+            self._handing.add(handing)
+            handing.add_done_callback(self._handing.discard)
         found = await asyncio.shield(ticket.answer)
         if isinstance(found, ChoralError):
             raise found
         return found
+
+    async def _hand_over(self, ticket: Ticket, upload: SpoolFile, header: Header) -> None:
+        """Make an upload durable, then tell its run: also where its call was cut meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            with _asked_again():
+                await loop.run_in_executor(self._pool, ticket.keep, upload, header.sha256)
+        except Exception as error:  # whoever waits for the answer gets it
+            whole = ticket.upload if upload.is_here() else None
+            told = (
+                error if isinstance(error, ChoralError) else Unavailable("the upload was not kept")
+            )
+            if told is not error:
+                LOG.error("an upload could not be kept", exc_info=error)
+            _settle(ticket, told)
+            ticket.upload = whole
+            return
+
+        def reply(found: Receipt | ChoralError) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, ticket, found)
+
+        ticket.post(Arrived(ticket, upload, header, reply))
 
     async def get_upload(self, request: pb.UploadRequest, context: Context) -> pb.UploadStatus:
         """Say how much of an upload is held."""
