@@ -155,13 +155,14 @@ def test_another_coordinator_takes_over(federation, aggregation):
     stopped = time.monotonic()
     site.until(lambda: any("goes on" in x["message"] for x in site.log("right") if "message" in x))
     taken_over_s = time.monotonic() - stopped
-    # A client that waits for a receipt of the one that stands still hears of it by keepalive alone.
+    # A client that waits for a receipt of the one that stands still gives it up after a minute.
     site.until(lambda: site.committed("right") >= 1, 150)
     first.send(signal.SIGCONT)  # it believes that it leads
     assert site.processes["right"].wait(120) == 0, site.log("right")[-5:]
     assert first.wait(60) == 0, site.log("left")[-5:]
     check(site, rounds)
-    assert site.committed("left") + site.committed("right") == rounds
+    # The line of a commit comes just before it is durable: one that was not is made anew.
+    assert site.committed("left") + site.committed("right") in (rounds, rounds + 1)
     assert taken_over_s < 15 + 5, taken_over_s  # 15 s on a machine that is not busy
 
 

@@ -78,6 +78,7 @@ def test_one_that_starts_beside_another_leaves_its_uploads_alone(tmp_path):
         await second.stop()
         await first.stop()
         third = await started()
+        await asyncio.wait_for(third.leading.wait(), 20)
         assert not (under_way / "a.upload").exists()
         await third.stop()
 
