@@ -12,6 +12,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from choral.coordinator import steps
@@ -20,7 +21,7 @@ from choral.coordinator.attempts import Attempts
 from choral.coordinator.gate import Trigger
 from choral.coordinator.opening import Opening
 from choral.coordinator.outbox import Outbox
-from choral.coordinator.polls import Poll
+from choral.coordinator.polls import Evaluations
 from choral.coordinator.population import Population
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.sums import RemoteSum
@@ -53,7 +54,6 @@ from choral.core.plan import Cohort
 from choral.core.ports import Observer
 from choral.federation import events as ev
 from choral.federation.conductor import SHARED, Attempt, Conductor, Restored
-from choral.federation.evaluation import Measured, asks_clients, measurement
 from choral.federation.journal import Journal
 from choral.federation.participant import Failed, Participant
 from choral.federation.setup import RunSetup
@@ -65,8 +65,6 @@ RENEWAL_S: Final = 2.0
 """How often a deadline that has passed looks whether uploads still make progress."""
 LONGEST_S: Final = 3600.0
 """Longest time to wait at once: the system has no word for some of those that people can write."""
-EVALUATION_S: Final = 60.0
-"""Longest wait for clients' own evaluations."""
 BATCH: Final = 256
 """Most messages that are taken before the log is made durable."""
 
@@ -84,7 +82,8 @@ class Actor:
         world: What is outside.
         suits: Why a client does not suit the run; empty where it does.
         spending: The run's part of a privacy ledger, or None.
-        observers: See every event, command and failure.
+        auditing: Sees every event, command and failure, at once.
+        observers: See the same once it is durable.
         step_s: Seconds that each step of secure aggregation waits for the slow.
 
     Attributes:
@@ -106,13 +105,13 @@ class Actor:
         world: World,
         suits: Callable[[Any], str],
         spending: Spending | None = None,
+        auditing: Iterable[Observer] = (),
         observers: Iterable[Observer] = (),
         step_s: float = 30.0,
     ) -> None:
         self.drained = False
         self._setup = setup
         self._population = population
-        self._participant = participant
         self._world = world
         self._step_s = step_s
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -126,7 +125,6 @@ class Actor:
         self._opening = Opening(
             setup, population, trigger, world=world, timers=self._timers, suits=suits
         )
-        self._poll: Poll | None = None
         self._model_bytes = 0
         self.took_part: set[ClientId] = set()
         self.over = False
@@ -141,8 +139,18 @@ class Actor:
             new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
             spending=spending,
             restore=self._restore,
-            observers=observers,
+            observers=(*auditing, *(partial(self._later, observer) for observer in observers)),
             insist=self._outbox.insist,
+        )
+        self._evaluations = Evaluations(
+            setup.evaluation,
+            self.conductor,
+            participant,
+            opening=self._opening,
+            work=self._work,
+            world=world,
+            timers=self._timers,
+            outbox=self._outbox,
         )
 
     def post(self, message: Message) -> None:
@@ -467,7 +475,7 @@ class Actor:
         ticket, client = message.ticket, message.ticket.client
         ticket.done = True
         if ticket.use is Use.EVALUATE:
-            yield from self._measured(ticket, None)
+            yield from self._evaluations.took(ticket, None)
             return
         self._opening.gave_up(client, message.code, message.message)
         attempt = self._current(ticket)
@@ -496,60 +504,10 @@ class Actor:
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate(self, command: ev.Evaluate) -> ev.Event | None:
-        round_ = self.conductor.machine.round
-        asked = self._opening.to_measure(() if round_ is None else round_.accepted)
-        wanted = asks_clients(self._setup.evaluation, final=command.final)
-        if not (wanted and asked) or round_ is None or round_.cohort is None:
-            return self._measure(command, ())
-        plan = self.conductor.plan_of(round_.cohort, round=command.round, attempt=round_.attempt)
-        wait = min(EVALUATION_S, plan.deadline_s)
-        deadline = self._world.clock.monotonic() + wait
-        model = Model(self.conductor.params.sha256, self._model_bytes)
-        tickets = {
-            client: self._work.ticket(client, plan, Use.EVALUATE, model=model, deadline=deadline)
-            for client in asked
-        }
-        for ticket in tickets.values():
-            ticket.final = command.final
-        self._poll = poll = Poll(command, tickets, self._let_go)
-        self._later(self._world.desk.assign, tuple(tickets.values()))
-        self._later(reach, "coordinator.evaluation.told")
-        self._timers.add(wait, lambda: self._end_poll(poll))
-        return None
+        return self._evaluations.begin(command, self._model_bytes)
 
     def _reported(self, message: Reported) -> Iterable[ev.Event]:
-        message.ticket.done = True
-        reach("coordinator.evaluation.reported")
-        measured = Measured(message.ticket.client, message.metrics, message.examples)
-        return self._measured(message.ticket, measured)
-
-    def _measured(self, ticket: Ticket, found: Measured | None) -> Iterable[ev.Event]:
-        """Note one client's evaluation, or that there will be none."""
-        poll = self._poll
-        if poll is not None and poll.take(ticket, found):
-            event = self._end_poll(poll)
-            if event is not None:
-                yield event
-
-    def _end_poll(self, poll: Poll) -> ev.Event | None:
-        if self._poll is not poll:
-            return None
-        self._poll = None
-        return self._measure(poll.command, poll.end())
-
-    def _let_go(self, tickets: tuple[Ticket, ...]) -> None:
-        self._later(self._world.desk.end, tickets)
-        self._later(self._world.desk.forget, tickets)
-
-    def _measure(self, command: ev.Evaluate, found: Iterable[Measured]) -> ev.Event:
-        whole = measurement(
-            self.conductor.params,
-            self._setup.evaluation,
-            participant=self._participant,
-            clients=found,
-        )
-        reach("coordinator.evaluated")
-        return self.conductor.evaluated(command, *whole)
+        return self._evaluations.reported(message)
 
     # --- operators --------------------------------------------------------------------------------
 

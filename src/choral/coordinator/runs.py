@@ -117,6 +117,7 @@ class Terms:
         roster: Clients that may take part, with their labels; None for whoever has a certificate.
         verified: Whether clients' identities are proved by certificates.
         begun: Told of every run that was submitted or is resumed.
+        auditing: Makes what notes a run's events on the audit trail; None for no trail.
         ahead: Makes the audit trail durable; called before a run's own log is.
         seen: Privacy ledgers as the audit trail has seen them.
     """
@@ -125,6 +126,7 @@ class Terms:
     roster: Mapping[str, Strata] | None = None
     verified: bool = True
     begun: Callable[[Run], None] = lambda _: None
+    auditing: Callable[[Run], Observer] | None = None
     ahead: Callable[[], None] = lambda: None
     seen: Callable[[], Iterable[Witness]] = tuple
 
@@ -136,7 +138,7 @@ class Runs:
         terms: What holds for every run.
         desk: The clients.
         world: From how a run publishes its models, and its uploads, to what is outside it.
-        observers: Makes the observers of a run.
+        observers: Makes the observers of a run; they see what is durable.
     """
 
     def __init__(
@@ -382,6 +384,7 @@ class Runs:
                 database=self._terms.archive.database,
                 seen=() if setup.privacy is None else self._terms.seen(),
             ),
+            auditing=() if self._terms.auditing is None else (self._terms.auditing(run),),
             observers=self._observers(run),
             step_s=run.file.round.step_s or 30.0,
         )

@@ -172,6 +172,7 @@ class Server:
                 settings.roster,
                 verified=settings.credentials is not None,
                 begun=self.audit.begun,
+                auditing=self.audit.observer,
                 ahead=self.audit.flush,
                 seen=lambda: seen_in_trail(self._audit_store),
             ),
@@ -229,8 +230,7 @@ class Server:
 
     def _observers(self, run: Run) -> tuple[Observer, ...]:
         log = self._logs[run.id] = EventLog()
-        ours = (log, self.metrics.observer(), self.audit.observer(run))
-        return (*ours, *self._settings.observers(run))
+        return (log, self.metrics.observer(), *self._settings.observers(run))
 
     def _coordinator(self) -> Service:
         self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)

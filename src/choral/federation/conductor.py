@@ -100,7 +100,7 @@ class Conductor:
 
     Attributes:
         view: The run's story so far.
-        failed: Every failure of a client, with its traceback.
+        failed: Failures of clients since the newest commit, with their tracebacks.
         machine: The run's machine, for its history and phase.
         attempt: The one that is going on, if any.
         personal: Clients' newest personal tensors, where the driver sees them.
@@ -246,6 +246,7 @@ class Conductor:
         commands = self.machine.receive(event)
         if isinstance(event, ev.Committed):
             self._insist(self._journal.flush)
+            self.failed.clear()
         return commands
 
     def show(self, item: Any) -> None:

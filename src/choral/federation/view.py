@@ -22,6 +22,7 @@ from choral.federation.events import (
     RunStarted,
 )
 from choral.federation.participant import NORM
+from choral.federation.rows import Rows
 
 
 @dataclass(slots=True)
@@ -44,10 +45,10 @@ class RunView:
 
     status: str = "running"
     reason: str = ""
-    rounds: list[dict[str, Any]] = field(default_factory=list)
+    rounds: Rows = field(default_factory=Rows)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     client_metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    failures: Rows = field(default_factory=Rows)
     model_sha256: str = ""
     state: str = ""
     kept: list[str] = field(default_factory=list)
@@ -127,7 +128,9 @@ class RunView:
         if event.client_metrics:
             self.client_metrics = event.client_metrics
         if self.rounds and self.rounds[-1]["round"] == event.round:
-            self.rounds[-1]["metrics"] |= dict(event.metrics)
+            row = self.rounds[-1]
+            row["metrics"] |= dict(event.metrics)
+            self.rounds.replace_last(row)
 
     def _finished(self, command: Finish) -> None:
         self.status = command.status

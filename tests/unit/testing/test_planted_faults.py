@@ -236,6 +236,13 @@ def sent_anyway():
     return Parts(), patched(them=[(Outbox, "drop", lambda self: None)])
 
 
+class Eager(SimActor):
+    """Shows people what is not durable yet."""
+
+    def __init__(self, *arguments, auditing=(), observers=(), **rest):
+        super().__init__(*arguments, auditing=(*auditing, *observers), **rest)
+
+
 PLANTED = {
     "no dedupe of uploads": ("plain", "safety", no_dedupe),
     "receipt before the log": ("plain", "safety", receipt_before_log),
@@ -268,6 +275,11 @@ PLANTED = {
     "an evaluation counted twice": ("plain", "safety", counted_twice),
     "a backoff that never ends": ("plain", "liveness", no_backoff),
     "survivors told before they are stored": ("secure", "safety", told_early),
+    "a commit shown before it is stored": (
+        "plain",
+        "safety",
+        lambda: (made(actor=Eager), nullcontext()),
+    ),
     "what was never stored is sent at the end": ("plain", "safety", sent_anyway),
 }
 """Planted fault to where it shows, and what plants it."""

@@ -85,6 +85,11 @@ class Checks:
             else:
                 self._event(from_record(record))
 
+    def shown(self, item: Any) -> None:
+        """Look at what people are shown: nothing of it may turn out not to have happened."""
+        if isinstance(item, Committed) and (item.round, item.attempt) not in self._committed:
+            self.violated("what is shown is durable", f"{item.round} {item.attempt}")
+
     def _step(self, body: dict[str, Any]) -> None:
         if self._open is None:
             return

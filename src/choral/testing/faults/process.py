@@ -171,7 +171,8 @@ class Process:
             journal=Journal(self.store, blobs, lease),
             world=world,
             suits=lambda join: "",
-            observers=(self.observe,),
+            auditing=(self.observe,),
+            observers=(self.around.checks.shown,),
             step_s=STEP_S,
         )
         actor.host = self
