@@ -40,7 +40,7 @@ from choral.coordinator.uploads import Kept
 from choral.coordinator.watch import Watch
 from choral.coordinator.welcome import Welcome
 from choral.coordinator.world import Keys, World
-from choral.core.errors import ConfigError, Fenced, StoreError, Unavailable
+from choral.core.errors import CertificateError, ConfigError, Fenced, StoreError, Unavailable
 from choral.core.params import Params, Spec
 from choral.core.ports import Clock, Observer, Rand
 from choral.core.release import Released
@@ -448,7 +448,11 @@ def own_key(path: Path) -> SigningKey:
     """Return a signing key that stays the same as long as its file does; clients remember it."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write(path, keys.private_pem(keys.new_signing_key()), private=True)
+        try:
+            files.write_new(path, keys.private_pem(keys.new_signing_key()), private=True)
+        except CertificateError:
+            if not path.exists():  # else another coordinator was here first
+                raise
     return keys.load_signing_key(path)
 
 

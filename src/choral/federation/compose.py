@@ -84,14 +84,7 @@ def compose(
     complete = population is None
     if population is None:
         population = len(source.ids)
-    if not population:
-        raise ConfigError("there are no clients", hint="look at the clients' data")
-    wanted = clients_of(clients_per_round, population)
-    if wanted > population:
-        raise ConfigError(
-            f"clients_per_round asks for {wanted} of {population} clients",
-            hint=f"at most {population}",
-        )
+    wanted = _wanted(clients_per_round, population)
     if selection is None and mode == "central" and complete and wanted < population:
         selection = "poisson"  # the one draw that amplifies, so the noise can be less
     selector = selector_of(selection)
@@ -127,6 +120,19 @@ def compose(
         config=config or {},
         **grid,
     )
+
+
+def _wanted(asked: float | None, population: int) -> int:
+    """Return how many of the clients a round asks for."""
+    if not population:
+        raise ConfigError("there are no clients", hint="look at the clients' data")
+    wanted = clients_of(asked, population)
+    if wanted > population:
+        raise ConfigError(
+            f"clients_per_round asks for {wanted} of {population} clients",
+            hint=f"at most {population}",
+        )
+    return wanted
 
 
 def strategy_of(value: Any) -> AnyStrategy:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +16,14 @@ from choral.coordinator.metrics import Metrics
 from choral.coordinator.opening import Opening
 from choral.coordinator.population import Population
 from choral.coordinator.roster import read_roster
+from choral.coordinator.server import own_key
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.sums import SpooledSum
 from choral.core.errors import ConfigError, DataError, StoreError, Truncated
 from choral.core.exact import Contribution, ExactSum
 from choral.federation import events as ev
 from choral.federation.participant import Failed
+from choral.pki.keys import new_signing_key
 from choral.wire.contributions import contribution_blocks
 from choral.wire.joining import Join
 
@@ -218,3 +222,21 @@ def test_a_client_whose_work_goes_on_over_a_restart_is_asked_to_measure():
     )  # fmt: skip
     assert opening.to_measure(()) == ("a",)
     assert opening.to_measure(("gone", "b", "a")) == ("a", "b")
+
+
+# --- a coordinator's own key ----------------------------------------------------------------------
+
+
+def test_coordinators_that_start_together_have_one_key(tmp_path, monkeypatch):
+    together, made = Barrier(8), new_signing_key
+
+    def new():
+        together.wait(10)  # nobody has written anything yet
+        return made()
+
+    monkeypatch.setattr("choral.coordinator.server.keys.new_signing_key", new)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: own_key(tmp_path / "keys" / "server.pem"), range(8)))
+
+    assert len({key.public for key in found}) == 1
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["server.pem"]
