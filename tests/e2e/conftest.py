@@ -117,21 +117,22 @@ import choral
 import numpy as np
 from choral.core.update import Update
 
-NAMES = ("a", "b", "c", "d")
+NAMES = NAMES_
 
 
 class OneHot:
     """A client's update counts that client once: the model says who was in how many rounds."""
 
     def init(self, key):
-        return {"w": np.zeros(4, np.float32)}
+        return {"w": np.zeros(len(NAMES), np.float32)}
 
     def train(self, params, data, plan, key):
         threading.Event().wait(PAUSE_S)  # libfaketime has no `time.sleep`
-        return Update(np.eye(4, dtype=np.float32)[data[0]], 1.0, {"train_loss": 0.5})
+        return Update(np.eye(len(NAMES), dtype=np.float32)[data[0]], 1.0, {"train_loss": 0.5})
 
     def evaluate(self, params, data):
-        return {f"w{i}": float(params["w"][i]) for i in range(4)}
+        whole = {"sum": float(np.sum(params["w"], dtype=np.float64))}
+        return whole | {f"w{i}": float(params["w"][i]) for i in range(4)}
 
 
 task = OneHot()
@@ -140,6 +141,18 @@ task = OneHot()
 def data(client):
     return choral.ClientData([NAMES.index(client)], [NAMES.index(client)])
 '''
+
+
+def write_task(folder, *, names=CLIENTS, pause_s=0.0):
+    """Write the task `onehot:task` and its data `onehot:data`."""
+    text = TASK.replace("NAMES_", repr(tuple(names))).replace("PAUSE_S", str(pause_s))
+    (folder / "onehot.py").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def onehot():
+    """Return what writes a task with which a model tells who was in how many rounds."""
+    return write_task
 
 
 class Site:
@@ -164,7 +177,7 @@ class Site:
             "round": {"quorum": 4, "deadline_s": 60, "backoff_s": 0.1},
             "evaluation": {"clients": True, "every": 0}, "storage": {"path": "runs"},
         }  # fmt: skip
-        (self.folder / "onehot.py").write_text(TASK.replace("PAUSE_S", str(pause_s)))
+        write_task(self.folder, pause_s=pause_s)
         (self.folder / "file.yaml").write_text(json.dumps(file | keys))
 
     def coordinator(self, *flags, **environment):

@@ -24,34 +24,6 @@ pytestmark = [
     pytest.mark.timeout(3600),
 ]
 
-TASK = '''
-import time
-
-import choral
-import numpy as np
-from choral.core.update import Update
-
-
-class OneHot:
-    """A client's update counts that client once."""
-
-    def init(self, key):
-        return {"w": np.zeros(COUNT, np.float32)}
-
-    def train(self, params, data, plan, key):
-        time.sleep(PAUSE)
-        return Update(np.eye(COUNT, dtype=np.float32)[data[0]], 1.0, {"train_loss": 0.5})
-
-    def evaluate(self, params, data):
-        return {"sum": float(np.sum(params["w"], dtype=np.float64))}
-
-
-task = OneHot()
-
-
-def data(client):
-    return choral.ClientData([int(client)], [int(client)])
-'''
 FILE = """
 name: churn
 task: onehot:task
@@ -114,9 +86,7 @@ class Client:
 class Federation:
     """A coordinator process and its clients."""
 
-    def __init__(self, folder, *, rounds, count, quorum, aggregation="plain", pause=0.0):
-        task = TASK.replace("COUNT", str(count)).replace("PAUSE", str(pause))
-        (folder / "onehot.py").write_text(task)
+    def __init__(self, folder, *, rounds, count, quorum, aggregation="plain"):
         (folder / "file.yaml").write_text(
             FILE.format(rounds=rounds, count=count, quorum=quorum, aggregation=aggregation)
         )
@@ -166,10 +136,11 @@ class Federation:
 
 
 @pytest.fixture
-def federation(tmp_path):
+def federation(tmp_path, onehot):
     made = []
 
-    def make(**options):
+    def make(*, pause_s=0.0, **options):
+        onehot(tmp_path, names=map(str, range(options["count"])), pause_s=pause_s)
         made.append(Federation(tmp_path, **options))
         return made[0]
 
@@ -183,7 +154,7 @@ def test_a_third_of_the_clients_is_killed_in_every_round(
     aggregation, rounds, federation, record_property
 ):
     chance = np.random.default_rng(7)
-    found = federation(rounds=rounds, count=10, quorum=5, aggregation=aggregation, pause=0.2)
+    found = federation(rounds=rounds, count=10, quorum=5, aggregation=aggregation, pause_s=0.2)
     seen = 0
     while found.running():
         opened = len(found.events("cohort_chosen"))

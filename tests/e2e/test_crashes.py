@@ -24,33 +24,6 @@ from choral.wire.versions import PROTOCOL_VERSION
 pytestmark = pytest.mark.timeout(240)
 
 CLIENTS = ("a", "b", "c", "d")
-TASK = '''
-import choral
-import numpy as np
-from choral.core.update import Update
-
-NAMES = ("a", "b", "c", "d")
-
-
-class OneHot:
-    """A client's update counts that client once."""
-
-    def init(self, key):
-        return {"w": np.zeros(4, np.float32)}
-
-    def train(self, params, data, plan, key):
-        return Update(np.eye(4, dtype=np.float32)[data[0]], 1.0, {"train_loss": 0.5})
-
-    def evaluate(self, params, data):
-        return {"w0": float(params["w"][0])}
-
-
-task = OneHot()
-
-
-def data(client):
-    return choral.ClientData([NAMES.index(client)], [NAMES.index(client)])
-'''
 FILE = """
 name: crash
 task: onehot:task
@@ -150,14 +123,14 @@ def seconds_to_answer(address, child):
 
 
 @pytest.fixture
-def federation(tmp_path, nursery):
+def federation(tmp_path, nursery, onehot):
     """Return what runs a federation with a failpoint; what still runs at its end is killed."""
     started = []
 
     def run(aggregation, *, coordinator=(), client=(), database="", where=None):
         folder = where or tmp_path
         folder.mkdir(exist_ok=True)
-        (folder / "onehot.py").write_text(TASK)
+        onehot(folder)
         (folder / "file.yaml").write_text(FILE.format(aggregation=aggregation))
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))

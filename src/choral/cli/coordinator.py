@@ -202,7 +202,7 @@ async def _until(server: Any, run: Any, stopping: asyncio.Event) -> Any:
         here = server.runs.get(run.id)
         if here is not None:
             run = here
-            if run.ended.is_set() and server.leading.is_set():
+            if server.ended(run):
                 return run
             await asyncio.sleep(0.05)
         else:

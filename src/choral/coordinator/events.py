@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from choral.federation.events import EVENTS, Finish, to_record
 
-KEPT: Final = 10_000
+KEPT: Final = 4_000
 """Events of a run that can be read back; older ones are in its log on disk."""
 
 

@@ -138,6 +138,7 @@ class Server:
         audit: What goes on its audit trail.
         watch: Looks at what changes around it.
         address: Where it listens, once it does.
+        leading: Whether it works, rather than stands by for another coordinator.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock, rand: Rand) -> None:
@@ -318,6 +319,14 @@ class Server:
             await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     # --- one of several ---------------------------------------------------------------------------
+
+    def ended(self, run: Run) -> bool:
+        """Return whether a run of this process has ended, here or for now.
+
+        One that another coordinator has taken goes on there, and ends here with it.
+        """
+        taken = self._leadership is not None and run.status == "waiting"
+        return run.ended.is_set() and self.leading.is_set() and not taken
 
     async def _lead(self) -> None:
         """Go on with all runs that are not finished."""

@@ -1,8 +1,10 @@
 """A coordinator that leads, is taken over, and leads again."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from choral.config.build import Place
@@ -42,6 +44,26 @@ def test_its_health_says_whether_it_leads_now(tmp_path, monkeypatch):
         await server.stop()
 
     asyncio.run(asyncio.wait_for(test(), 20))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_that_another_coordinator_has_taken_has_not_ended(tmp_path, shared):
+    """Its own thread may know that sooner than the server does."""
+    url = f"sqlite:///{tmp_path}/all.db" if shared else None
+    settings = Settings("127.0.0.1:0", tmp_path, Place(tmp_path), None, database=url)
+    taken, done = SimpleNamespace(status="waiting"), SimpleNamespace(status="completed")
+    for run in (taken, done):
+        run.ended = threading.Event()
+        run.ended.set()
+
+    async def test():
+        server = Server(settings, clock=SystemClock(), rand=SystemRand())
+        await server.start()
+        found = server.ended(taken), server.ended(done)
+        await server.stop()
+        return found
+
+    assert asyncio.run(asyncio.wait_for(test(), 20)) == (not shared, True)
 
 
 def test_a_run_is_taken_up_once_the_storage_lets_go_of_it(monkeypatch):
