@@ -134,8 +134,7 @@ def test_five_clients_by_environment_alone(start, tmp_path):
     assert result["aggregation"]["kind"] == "secure"
     assert result["failures"] == []
     assert [r["completed"] for r in result["rounds"]] == [5] * 10
-    losses = [r["metrics"]["loss"] for r in result["rounds"]]
-    assert losses[-1] < losses[0]
+    assert result["metrics"] == {}  # what clients measure is not noised, and nobody asked for it
     assert err.splitlines()[-1].count(f"run {result['run_id']} completed") == 1
 
     model = tmp_path / "models" / result["run_id"] / "model.safetensors"
@@ -156,6 +155,7 @@ def test_five_clients_by_environment_alone(start, tmp_path):
     assert grown == sorted(grown)
     assert grown[-1] == privacy["epsilon"]
     assert all("has lost at most epsilon" in text for text in said)
+    assert privacy["evaluation"] == "public"
 
     lineage = json.loads(model.with_suffix(".json").read_text())
     assert lineage["privacy"] == privacy
@@ -164,6 +164,7 @@ def test_five_clients_by_environment_alone(start, tmp_path):
 def test_the_same_file_in_a_simulation(start, tmp_path):
     simulation = start(
         "simulate", str(ARTICLE / "config.yaml"), "--data", str(ARTICLE / "data"), "--json",
+        "--set", "evaluation.clients=true",
         CHORAL_STORAGE_PATH=str(tmp_path / "models"),
     )  # fmt: skip
     out, err = simulation.communicate(timeout=300)
@@ -171,7 +172,10 @@ def test_the_same_file_in_a_simulation(start, tmp_path):
     result = json.loads(out)
     assert [r["completed"] for r in result["rounds"]] == [5] * 10
     privacy = result["privacy"]
-    assert (privacy["mode"], privacy["level"], privacy["notes"]) == ("record", "L3", [])
+    assert (privacy["mode"], privacy["level"], privacy["evaluation"]) == ("record", "L3", "none")
+    assert [note for note in privacy["notes"] if "without noise" not in note] == []
+    losses = [r["metrics"]["loss"] for r in result["rounds"]]
+    assert losses[-1] < losses[0]
     assert privacy["epsilon"] == pytest.approx(7.82, abs=0.01)
     assert privacy["planned_epsilon"] == privacy["epsilon"]
 

@@ -23,13 +23,11 @@ from choral.data import (
 )
 from choral.data.sources import TEST_FRACTION
 from choral.federation.compose import aggregation_of, compose
+from choral.federation.evaluation import measures_clients
 from choral.federation.participant import own_code
 from choral.federation.setup import Evaluation, RunSetup, split_seed
 from choral.privacy.terms import Privacy, privacy_of
 from choral.tasks.zoo import build as build_model
-
-SHOWN = 1000
-"""Clients up to which each is evaluated by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def build_setup(
     source = _source(file, place, seed) if deployed is None else deployed.source
     population = len(source.ids) if deployed is None else deployed.population
     evaluation = file.evaluation
-    clients = evaluation.clients
+    privacy = privacy_of_file(file)
     return compose(
         task,
         source,
@@ -105,11 +103,13 @@ def build_setup(
         round={k: v for k, v in _given(file.round).items() if k != "step_s"},
         evaluation=Evaluation(
             _held_out(file, place) if held_out else None,
-            population <= SHOWN if clients is None else clients,
+            measures_clients(
+                evaluation.clients, population=population, private=privacy is not None
+            ),
         ),
         evaluate_every=1 if evaluation.every is None else evaluation.every,
         encoding=_given(file.encoding),
-        privacy=privacy_of_file(file),
+        privacy=privacy,
         arguments=_arguments(file),
         test_fraction=test_fraction_of(file),
         population=None if deployed is None else population,

@@ -84,7 +84,8 @@ class EvaluationSection(Section):
 
     Attributes:
         every: Rounds between evaluations; 0 evaluates at the end alone.
-        clients: Measure on clients' own test parts; default yes for up to 1 000 clients.
+        clients: Measure on clients' own test parts, and report it without noise; default yes for
+            up to 1 000 clients, and no where the run has `privacy`.
         held_out: A CSV or Parquet file, or `module:function` returning examples.
         test_fraction: Part of each client's examples that is held out; default 0.2, or 0 where
             `held_out` is given.

@@ -35,6 +35,19 @@ class Measured:
     examples: int
 
 
+def measures_clients(asked: bool | None, *, population: int, private: bool) -> bool:
+    """Return whether clients measure a run's models on their own examples.
+
+    Nothing hides what they report, so a run with privacy has it only where it is asked for.
+
+    Args:
+        asked: What the run says, or None.
+        population: Number of its clients.
+        private: Whether it has differential privacy.
+    """
+    return asked if asked is not None else population <= SHOWN and not private
+
+
 def asks_clients(evaluation: Evaluation, *, final: bool) -> bool:
     """Return whether clients are asked: where the model's metrics need them, and at the end."""
     return evaluation.clients and (evaluation.held_out is None or final)

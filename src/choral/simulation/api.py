@@ -18,7 +18,7 @@ from choral.core.strategy import AnyStrategy
 from choral.core.task import Task
 from choral.data import as_source
 from choral.federation.compose import compose
-from choral.federation.evaluation import SHOWN
+from choral.federation.evaluation import measures_clients
 from choral.federation.setup import Evaluation, RunSetup, split_seed
 from choral.privacy.terms import Privacy
 from choral.privacy.vocabulary import delta_warning
@@ -71,7 +71,8 @@ def simulate(
         local: Epochs or steps, batch size, learning rate; default the task's own.
         evaluate: Held-out examples that belong to no client, such as `(X, y)`.
         evaluate_every: Rounds between evaluations; 0 evaluates at the end alone.
-        evaluate_clients: Measure on clients' own test parts; default yes for up to 1 000 clients.
+        evaluate_clients: Measure on clients' own test parts, and report it without noise; default
+            yes for up to 1 000 clients, and no where the run has `privacy`.
         test_fraction: Part of each client's examples that is held out for its own evaluation;
             default 0.2, or 0 where `evaluate` is given.
         round_policy: Goal, quorum, over_selection, deadline_s, … as in `RoundPolicy`.
@@ -100,8 +101,9 @@ def simulate(
     if test_fraction is None:
         test_fraction = 0.2 if evaluate is None else 0.0
     source = as_source(clients, test_fraction=test_fraction, seed=split_seed(seed))
-    if evaluate_clients is None:
-        evaluate_clients = len(source.ids) <= SHOWN
+    measured = measures_clients(
+        evaluate_clients, population=len(source.ids), private=privacy is not None
+    )
     setup = compose(
         task,
         source,
@@ -116,7 +118,7 @@ def simulate(
         aggregation=aggregation,
         local=local,
         round=round_policy,
-        evaluation=Evaluation(evaluate, evaluate_clients),
+        evaluation=Evaluation(evaluate, measured),
         evaluate_every=evaluate_every,
         encoding=encoding,
         privacy=privacy,

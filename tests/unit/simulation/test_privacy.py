@@ -52,6 +52,30 @@ def near(found, expected, share):
     return abs(found - expected) < share * expected
 
 
+# --- what measures the models ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "measured", "evaluation", "note"),
+    [
+        ({}, False, "public", "nothing measures the models"),
+        ({"evaluate_clients": True}, True, "none", "reported without noise"),
+        ({"evaluate": [1, 2]}, True, "public", ""),
+        ({"evaluate": [1, 2], "evaluate_clients": True, "test_fraction": 0.2}, True, "none", "reported without noise"),
+    ],
+)
+def test_clients_report_what_they_measure_only_where_they_are_asked_to(
+    settings, measured, evaluation, note
+):
+    result = run(**settings)
+    assert bool(result.metrics) == measured
+    assert bool(result.client_metrics) == settings.get("evaluate_clients", False)
+    assert result.privacy["evaluation"] == evaluation
+    notes = " ".join(result.privacy["notes"])
+    assert note in notes
+    assert note or "measure" not in notes
+
+
 # --- noise ----------------------------------------------------------------------------------------
 
 
@@ -108,7 +132,7 @@ def test_a_central_run_says_what_it_promises():
     assert privacy["level"] == "L1"
     assert (privacy["unit"], privacy["relation"], privacy["delta"]) == ("user", "add_remove", 1e-5)
     assert privacy["epsilon"] == pytest.approx(3.709, abs=0.01)  # exact Gaussian, z = 2 / sqrt(3)
-    assert privacy["evaluation"] == "none"
+    assert privacy["evaluation"] == "public"
     assert privacy["ledger"]["entries"] == 2 + 2 * 3
 
 
