@@ -181,7 +181,7 @@ class Uploads:
             limit(ticket).check(header)
             found.append(ticket)
             ticket.stream = stream
-            return self._spool(ticket, header)
+            return spool_for(ticket, header, self.folder / file_name(header))
 
         sinks: list[SpoolFile] = []
         receiving = Receiving(_ANY, lambda _: sinks[0], without_crc=self.without_crc)
@@ -210,19 +210,24 @@ class Uploads:
         receiving.finish()
         return found[0]
 
-    def _spool(self, ticket: Ticket, header: Header) -> SpoolFile:
-        """Return where an upload's bytes go: after those of the same one that are there."""
-        if ticket.upload is not None:
-            spool, before = ticket.upload
-            same = (before.sha256, before.size_bytes, before.kind)
-            if same == (header.sha256, header.size_bytes, header.kind):
-                return spool
-            if ticket.receipt is not None or ticket.done:
-                raise Stale("another upload of the same work is here already")
-            spool.close()
-        spool = SpoolFile(self.folder / file_name(header))
-        ticket.upload = spool, header
-        return spool
+
+def spool_for(ticket: Ticket, header: Header, path: Path) -> SpoolFile:
+    """Return where an upload's bytes go: after the same one's that are there, or to `path`.
+
+    Raises:
+        Stale: The work has another upload, and that one counts.
+    """
+    if ticket.upload is not None:
+        spool, before = ticket.upload
+        same = (before.sha256, before.size_bytes, before.kind)
+        if same == (header.sha256, header.size_bytes, header.kind):
+            return spool
+        if ticket.receipt is not None or ticket.done:
+            raise Stale("another upload of the same work is here already")
+        spool.close()
+    spool = SpoolFile(path)
+    ticket.upload = spool, header
+    return spool
 
 
 @contextmanager

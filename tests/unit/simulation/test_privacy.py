@@ -61,7 +61,12 @@ def near(found, expected, share):
         ({}, False, "public", "nothing measures the models"),
         ({"evaluate_clients": True}, True, "none", "reported without noise"),
         ({"evaluate": [1, 2]}, True, "public", ""),
-        ({"evaluate": [1, 2], "evaluate_clients": True, "test_fraction": 0.2}, True, "none", "reported without noise"),
+        (
+            {"evaluate": [1, 2], "evaluate_clients": True, "test_fraction": 0.2},
+            True,
+            "none",
+            "reported without noise",
+        ),
     ],
 )
 def test_clients_report_what_they_measure_only_where_they_are_asked_to(

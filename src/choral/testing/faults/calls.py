@@ -12,7 +12,7 @@ from choral.coordinator.desk import Desk, Farewell, Presence
 from choral.coordinator.service import MAX_WAIT_S, _heard, _settle
 from choral.coordinator.spool import SpoolFile
 from choral.coordinator.tickets import Arrived, GaveUp, Reported, Said, Ticket, Use
-from choral.coordinator.transfers import WINDOW_BYTES
+from choral.coordinator.transfers import WINDOW_BYTES, spool_for
 from choral.core.aggregation import RingGrid
 from choral.core.errors import (
     ChoralError,
@@ -289,7 +289,8 @@ class Service:
         if ticket.use is not Use.TRAIN:
             raise Malformed("an upload for work that has none")
         ticket.stream = call
-        spool = self._spool(ticket, header)
+        path: Any = self.host.spool / f"{ticket.token.hex()}.upload"
+        spool = spool_for(ticket, header, path)
         part = data[: int(len(data) * call.whole)] if call.whole < 1.0 else data
         if header.offset > spool.held():
             raise OutOfOrder(f"offset {header.offset}, held are {spool.held()}")
@@ -310,20 +311,6 @@ class Service:
         held = spool.held()
         if ticket.moved == -math.inf or held >= ticket.moved_bytes + WINDOW_BYTES:
             ticket.moved, ticket.moved_bytes = self.host.clock.monotonic(), held
-
-    def _spool(self, ticket: Ticket, header: Header) -> SpoolFile:
-        if ticket.upload is not None:
-            spool, before = ticket.upload
-            same = (before.sha256, before.size_bytes, before.kind)
-            if same == (header.sha256, header.size_bytes, header.kind):
-                return spool
-            if ticket.receipt is not None or ticket.done:
-                raise Stale("another upload of the same work is here already")
-            spool.close()
-        path: Any = self.host.spool / f"{ticket.token.hex()}.upload"
-        spool = SpoolFile(path)
-        ticket.upload = spool, header
-        return spool
 
     def deliver(self, call: Call, ticket: Ticket) -> None:
         """Hand a whole upload to its run, once; the call waits for what the run says."""
