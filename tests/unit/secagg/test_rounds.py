@@ -35,7 +35,7 @@ def check_pattern(world, n, pattern, *, semi_honest=False):
 @pytest.mark.parametrize("semi_honest", [False, True])
 @pytest.mark.parametrize(
     "n",
-    [2, 3, 4, pytest.param(5, marks=pytest.mark.nightly)],
+    [2, 3, 4, pytest.param(5, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])],
 )
 def test_every_pattern_of_losses(world, n, semi_honest):
     steps = (0, 1, 2, 4, NEVER) if semi_honest else (0, 1, 2, 3, 4, NEVER)
