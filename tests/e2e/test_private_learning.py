@@ -84,10 +84,10 @@ def test_noise_at_the_clients_costs_no_more_accuracy_than_at_the_coordinator(fas
 def test_the_decoded_noise_is_that_of_the_terms_and_on_the_grid():
     """200 sums of 100 clients, as the masks leave them: exact, so they are added in the clear."""
     size, rounds = 1 << 13, 200
-    terms = distributed.plan(
-        multiplier=0.5, delta=1e-5, rounds=ROUNDS, bound=CLIP, dimension=size, cohort=COHORT,
-        survivors=80, corrupt=10, ring_bits=32,
-    )  # fmt: skip
+    people = distributed.NoisedSum(
+        bound=CLIP, dimension=size, cohort=COHORT, survivors=80, corrupt=10, ring_bits=32
+    )
+    terms = distributed.plan(people, multiplier=0.5, delta=1e-5, rounds=ROUNDS)
     ring, rand = Ring(32), SystemRand()
     updates = Key.root(3).rng().standard_normal((COHORT, size)).astype(np.float32)
     updates *= np.float32(0.99 * CLIP) / np.linalg.norm(updates, axis=1, keepdims=True)
