@@ -18,6 +18,7 @@ from typing import Any, Final
 from choral.coordinator import steps
 from choral.coordinator.assignments import Assignments, Model
 from choral.coordinator.attempts import Attempts
+from choral.coordinator.events import harmless
 from choral.coordinator.gate import Trigger
 from choral.coordinator.opening import Opening
 from choral.coordinator.outbox import Outbox
@@ -139,7 +140,7 @@ class Actor:
             new_sum=lambda plan, clients: self._attempts.new(plan, clients, self.conductor.spec),
             spending=spending,
             restore=self._restore,
-            observers=(*auditing, *(partial(self._later, observer) for observer in observers)),
+            observers=(*auditing, *(partial(self._later, harmless(o)) for o in observers)),
             insist=self._outbox.insist,
         )
         self._evaluations = Evaluations(
@@ -198,6 +199,7 @@ class Actor:
         Raises:
             StoreError: It cannot be read or written.
         """
+        self._unsettled = []
         self._world.desk.watch(self.post)
         self._commands.extend(self.conductor.begin())
         self._outbox.insist(self._publish)
@@ -214,13 +216,14 @@ class Actor:
         self._unsettled = []
         while (event := self._timers.due()) is not None:
             self._take((event,))
-        for message in messages:
-            self._unsettled.append(message)
+        left = deque(messages)
+        while left and not self.over:
+            self._unsettled.append(left[0])
+            message = left.popleft()
             self._take(_TAKE[type(message)](self, message))
-            if self.over:
-                break
+        for message in left:  # they are turned away
+            self._inbox.put(message)
         self._settle()
-        self._unsettled = None
 
     def leave(self) -> None:
         """Take nothing more. Nobody hears what would follow from what was never stored."""
@@ -231,7 +234,7 @@ class Actor:
                 self._inbox.put(message)
         if not self.drained:
             self._work.leave()
-            self._outbox.send()
+        self._outbox.send()
         self._left = self.over = True
         self._turn_away()
 
@@ -288,7 +291,9 @@ class Actor:
     def _settle(self) -> None:
         """Do all that is to be done, make it durable, and only then let others see it."""
         self._do_all()
-        self._outbox.settle()
+        self._outbox.flush()
+        self._unsettled = None
+        self._outbox.send()
         if self.over and not self.drained:
             reach("coordinator.finish.stored")
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from typing import Any, Final
 
+from choral.core.ports import Observer
 from choral.federation.events import EVENTS, Finish, to_record
+
+LOG = logging.getLogger(__name__)
 
 KEPT: Final = 4_000
 """Events of a run that can be read back; older ones are in its log on disk."""
+
+
+def harmless(observer: Observer) -> Observer:
+    """Return an observer that logs its own fault, and goes on: clients wait for what comes next."""
+
+    def observe(item: Any) -> None:
+        try:
+            observer(item)
+        except Exception:
+            LOG.exception("an observer failed at %s", type(item).__name__)
+
+    return observe
 
 
 class EventLog:

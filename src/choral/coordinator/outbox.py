@@ -37,6 +37,7 @@ class Outbox:
         self._clock = clock
         self._pause = pause
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._durable = 0  # so many at the front speak of what is in the log
 
     def add(self, call: Callable[..., None], *arguments: Any) -> None:
         """Make a call once everything before it is durable."""
@@ -47,26 +48,27 @@ class Outbox:
         reach(name)
         self.add(reach, f"{name.rpartition('.')[0]}.stored")
 
-    def settle(self) -> None:
-        """Make everything durable, and only then make the calls.
+    def flush(self) -> None:
+        """Make everything durable.
 
         Raises:
-            Fenced: Another process has taken the run over; nobody sees anything.
+            Fenced: Another process has taken the run over.
             StoreError: The storage says no for too long.
         """
         if self._journal.waits:
             self.insist(self._journal.flush)
-        self.send()
 
     def send(self) -> None:
         """Make the calls, durable or not."""
         while self._calls:
             call, arguments = self._calls.popleft()
+            self._durable = max(0, self._durable - 1)
             call(*arguments)
 
     def drop(self) -> None:
-        """Make none of the calls: what they speak of will never be durable."""
-        self._calls.clear()
+        """Forget the calls that speak of what is not durable, and never will be."""
+        while len(self._calls) > self._durable:
+            self._calls.pop()
 
     def insist(self, call: Callable[[], T]) -> T:
         """Make a call that stores something; wait where the storage says no.
@@ -89,4 +91,6 @@ class Outbox:
                 tries += 1
             else:
                 self.waiting = ""
+                if not self._journal.waits:
+                    self._durable = len(self._calls)
                 return found

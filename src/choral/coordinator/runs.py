@@ -76,6 +76,7 @@ class Run:
         error: What ended it, where that was a fault.
         request_id: Name of the request that began it; empty where it has none.
         ended: Set when the thread is done with it.
+        left: This process has let go of it, and another one may go on.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Run:
     error: ChoralError | None = None
     ended: threading.Event = field(default_factory=threading.Event)
     request_id: str = ""
+    left: bool = False
     inbox: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
 
     @property
@@ -286,6 +288,8 @@ class Runs:
 
     def abandon(self, timeout_s: float) -> None:
         """Let go of every run: another coordinator goes on with them."""
+        for run in self.all():
+            run.left = True
         self.drain(timeout_s)
         with self._lock:
             self._runs, self._threads, self._models = {}, [], {}
@@ -443,9 +447,15 @@ class Runs:
         """Read what a run goes on with; wait where the storage says no.
 
         One that was stopped in the middle of a write may hold its lock a little longer.
+
+        Raises:
+            Fenced: This process has let go of the run meanwhile, and must not take it from whoever
+                goes on with it.
         """
         tries, patience = 0, time.monotonic() + PATIENCE_S
         while True:
+            if run.left:
+                raise Fenced("this process has let go of the run")
             try:
                 found = call()
             except StoreUnavailable as error:

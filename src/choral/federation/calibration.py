@@ -16,7 +16,7 @@ from choral.federation.participant import check_keeps_records
 from choral.federation.policy import RoundPolicy
 from choral.federation.recorded import counted_in, planned_loss, trained_size
 from choral.federation.secure import corrupt_of
-from choral.federation.setup import Evaluation, RunSetup
+from choral.federation.setup import RunSetup
 from choral.privacy.accounting import epsilon_of, smallest_noise
 from choral.privacy.adaptive import count_sigma_for, joint_release
 from choral.privacy.central import Central
@@ -141,25 +141,8 @@ def protected(setup: RunSetup, spec: Spec) -> RunSetup:
     if wish is None:
         return setup
     mode = mode_of(wish, setup.aggregation)
-    found = _recorded(setup, wish, spec) if mode == "record" else _noised(setup, wish, spec, mode)
-    note = _on_evaluation(setup.evaluation)
-    return replace(found, notes=(*found.notes, note)) if note else found
-
-
-def _on_evaluation(evaluation: Evaluation) -> str:
-    """Say what a run with privacy gives away when its models are measured, or that they are not."""
-    if evaluation.clients:
-        return "what clients measure on their own examples is reported without noise"
-    if evaluation.held_out is None:
-        return (
-            "nothing measures the models: give a held-out set that is nobody's, or have clients "
-            "report what they measure, without noise (`evaluation: {clients: true}`)"
-        )
-    return ""
-
-
-def _noised(setup: RunSetup, wish: Privacy, spec: Spec, mode: str) -> RunSetup:
-    """Return a setup with noise on the sum."""
+    if mode == "record":
+        return _recorded(setup, wish, spec)
     check_private_tensors(spec)
     build = _central if mode == "central" else _distributed
     terms, notes = build(setup, wish, spec.vector_size)

@@ -23,7 +23,7 @@ from choral.federation.journal import Journal
 from choral.federation.log import replay
 from choral.federation.model import GlobalModel
 from choral.federation.participant import Failed, Participant
-from choral.federation.protection import clip_after
+from choral.federation.protection import first_clip, stepped
 from choral.federation.recorded import RecordAccount, counted_in
 from choral.federation.round import OPEN, RESTARTED
 from choral.federation.run import RunMachine, RunPhase
@@ -139,6 +139,8 @@ class Conductor:
         if setup.records is not None:
             counted = counted_in(setup.source, setup.test_fraction)
             self._records = RecordAccount(setup.records, setup.local, counted)
+        clip = first_clip(setup.protection)
+        self._adaptive = None if clip is None else (0, clip)
         self._setup = setup
         self._participant = participant
         self._first: Params | None = first
@@ -325,8 +327,18 @@ class Conductor:
             attempt=attempt,
             spec=self.spec,
             model_sha256=self.params.sha256,
-            max_norm=clip_after(self._setup.protection, self.view.rounds),
+            max_norm=self._clip(),
         )
+
+    def _clip(self) -> float | None:
+        """Return the adaptive clip of the next round; None where the run has none."""
+        if self._adaptive is None:
+            return None
+        done, clip = self._adaptive
+        rounds = self.view.rounds
+        clip = stepped(clip, rounds[done:])
+        self._adaptive = len(rounds), clip
+        return clip.bound
 
     def keep(self, client: ClientId, kept: Params | None) -> None:
         """Note the personal tensors of a client that was accepted."""

@@ -107,7 +107,9 @@ class Participant:
         self._check_kept(update.kept)
         weight = 1.0 if plan.weighting == "uniform" else update.weight
         norm = math.sqrt(float(np.dot(update.delta, update.delta)))
-        metrics = {**update.metrics, NORM: norm} if math.isfinite(norm) else update.metrics
+        # Noise in the training covers the update alone, and not what a task says of its training.
+        said = update.metrics if plan.local.record is None else {}
+        metrics = {**said, NORM: norm} if math.isfinite(norm) else said
         measured = Update(update.delta, weight, metrics)
         sent = self.chain.encode(measured, self.spec, plan, key.fold("transform"))
         if plan.privacy is not None:  # nothing may change an update after its clip

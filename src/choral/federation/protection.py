@@ -151,16 +151,24 @@ def _check_secure(plan: Plan, terms: Protection) -> None:
         )
 
 
-def clip_after(terms: Protection | None, rounds: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the adaptive clip that a run's committed rounds lead to; None where it has none.
+def first_clip(terms: Protection | None) -> AdaptiveClip | None:
+    """Return the adaptive clip of a run's first round; None where the run has none.
 
     Args:
         terms: Of the run, as it began.
-        rounds: One JSON object for each, whose metrics say the noised fraction of the unclipped.
     """
     if terms is None or not terms.quantile:
         return None
-    clip = AdaptiveClip(terms.max_norm, terms.count_sigma, terms.quantile)
+    return AdaptiveClip(terms.max_norm, terms.count_sigma, terms.quantile)
+
+
+def stepped(clip: AdaptiveClip, rounds: Iterable[Mapping[str, Any]]) -> AdaptiveClip:
+    """Return the adaptive clip that some committed rounds lead to.
+
+    Args:
+        clip: The one before them.
+        rounds: One JSON object for each, whose metrics say the noised fraction of the unclipped.
+    """
     for row in rounds:
         clip = clip.step(float(row["metrics"][UNCLIPPED]))
-    return clip.bound
+    return clip

@@ -20,7 +20,7 @@ from choral.data import as_source
 from choral.federation.compose import compose
 from choral.federation.evaluation import measures_clients
 from choral.federation.setup import Evaluation, RunSetup, split_seed
-from choral.privacy.terms import Privacy
+from choral.privacy.terms import Privacy, privacy_of
 from choral.privacy.vocabulary import delta_warning
 from choral.simulation.availability import Arrival, Availability
 from choral.simulation.launch import Launch, launch
@@ -101,6 +101,7 @@ def simulate(
     if test_fraction is None:
         test_fraction = 0.2 if evaluate is None else 0.0
     source = as_source(clients, test_fraction=test_fraction, seed=split_seed(seed))
+    privacy = privacy_of(privacy)
     measured = measures_clients(
         evaluate_clients, population=len(source.ids), private=privacy is not None
     )

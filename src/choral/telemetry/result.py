@@ -13,7 +13,7 @@ from choral.core.params import Params, Spec
 from choral.core.plan import Local
 from choral.core.protection import Protection, RecordPromise
 from choral.core.release import NO_MECHANISM, PUBLIC
-from choral.federation.protection import clip_after
+from choral.federation.protection import first_clip, stepped
 from choral.federation.setup import RunSetup
 from choral.federation.view import RunView
 from choral.privacy.vocabulary import Mechanism, Poisson, PrivacyUnit, Relation
@@ -123,7 +123,7 @@ class Result:
             local=setup.local,
             notes=setup.notes,
             ledger=view.ledger,
-            evaluated=setup.evaluation.clients,
+            evaluated=setup.evaluation.clients or bool(view.client_metrics),
         )
 
     @property
@@ -159,16 +159,16 @@ class Result:
             "sampling": dict(terms.sampling),
             **self._clip(terms),
             "planned_epsilon": terms.epsilon,
-            "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
             "ledger": None if self.ledger is None else dict(self.ledger),
-            "notes": list(self.notes),
+            **self._remarks,
         }
 
     def _clip(self, terms: Protection) -> dict[str, Any]:
         """Return where an adaptive clip went; nothing where there is none."""
-        last = clip_after(terms, self.rounds)
-        if last is None:
+        first = first_clip(terms)
+        if first is None:
             return {}
+        last = stepped(first, self.rounds).bound
         noise = terms.count_sigma / terms.expected
         return {"clip": {"quantile": terms.quantile, "noise": noise, "last": last}}
 
@@ -178,6 +178,19 @@ class Result:
         if self.aggregation["kind"] != "secure":
             return "L1"
         return "L3" if self.aggregation.get("threat_model") == "active" else "L2"
+
+    @property
+    def _remarks(self) -> dict[str, Any]:
+        """What a private run gives away besides its models, and what else there is to know."""
+        notes = list(self.notes)
+        if self.evaluated:
+            notes.append("what clients measure on their own examples is reported without noise")
+        elif not self.metrics:
+            notes.append(
+                "nothing measured the models: give a held-out set that is nobody's, or have "
+                "clients report what they measure, without noise (`evaluation: {clients: true}`)"
+            )
+        return {"evaluation": NO_MECHANISM if self.evaluated else PUBLIC, "notes": notes}
 
     def _record_privacy(self, promise: RecordPromise) -> dict[str, Any]:
         """Return what the records of clients were promised, and who sees what."""
@@ -194,8 +207,7 @@ class Result:
             "max_grad_norm": None if terms is None else terms.max_grad_norm,
             "sampling": {"kind": Poisson.name},
             "planned_epsilon": promise.planned,
-            "evaluation": NO_MECHANISM if self.evaluated else PUBLIC,
-            "notes": list(self.notes),
+            **self._remarks,
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from choral.coordinator import server as module
 from choral.coordinator.leadership import LEADER
 from choral.coordinator.runs import Runs
 from choral.coordinator.server import Server, Settings
-from choral.core.errors import StoreUnavailable
+from choral.core.errors import Fenced, StoreUnavailable
 from choral.stores.database import open_database
 from choral.system import SystemClock, SystemRand
 
@@ -68,7 +68,7 @@ def test_a_run_that_another_coordinator_has_taken_has_not_ended(tmp_path, shared
 
 def test_a_run_is_taken_up_once_the_storage_lets_go_of_it(monkeypatch):
     answers = [StoreUnavailable("locked"), StoreUnavailable("locked"), "lease"]
-    run, waited = SimpleNamespace(reason=""), []
+    run, waited = SimpleNamespace(reason="", left=False), []
     monkeypatch.setattr("choral.coordinator.runs.time.sleep", lambda s: waited.append(run.reason))
 
     def resume():
@@ -80,3 +80,19 @@ def test_a_run_is_taken_up_once_the_storage_lets_go_of_it(monkeypatch):
     assert Runs._insist(run, resume) == "lease"
     assert waited == ["waiting for the storage: locked"] * 2
     assert run.reason == ""
+
+
+def test_a_run_that_was_let_go_is_not_taken_up_once_the_storage_is_back(monkeypatch):
+    """Whoever leads then goes on with it."""
+    run = SimpleNamespace(reason="", left=False)
+
+    def leave(seconds):
+        run.left = True
+
+    def resume():
+        assert not run.left
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr("choral.coordinator.runs.time.sleep", leave)
+    with pytest.raises(Fenced):
+        Runs._insist(run, resume)

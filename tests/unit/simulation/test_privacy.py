@@ -58,7 +58,7 @@ def near(found, expected, share):
 @pytest.mark.parametrize(
     ("settings", "measured", "evaluation", "note"),
     [
-        ({}, False, "public", "nothing measures the models"),
+        ({}, False, "public", "nothing measured the models"),
         ({"evaluate_clients": True}, True, "none", "reported without noise"),
         ({"evaluate": [1, 2]}, True, "public", ""),
         (

@@ -7,6 +7,7 @@ import torch
 import choral
 from choral.core.errors import BudgetExhausted, PlanError
 from choral.core.plan import Local
+from choral.core.update import Update
 from choral.privacy.record import record_epsilon
 from choral.tasks.numpy import LinearTask
 from choral.tasks.torch import TorchTask
@@ -52,6 +53,28 @@ def test_a_run_says_what_each_record_may_have_lost(aggregation, level):
     assert not any("train_loss" in r["metrics"] for r in result.rounds)
 
 
+class Talkative(LinearTask):
+    """Trains with noise, and tells without."""
+
+    record_privacy = True
+
+    def train(self, params, data, plan, key):
+        update = super().train(params, data, plan, key)
+        return Update(update.delta, update.weight, {"accuracy": 0.7, "train_loss": 0.4})
+
+
+@pytest.mark.parametrize("aggregation", ["plain", "secure"])
+def test_what_a_task_says_of_its_training_stays_with_the_client(aggregation):
+    grid = {"metrics": {"accuracy": 1.0}} if aggregation == "secure" else {}
+    clients = {"north": hospital(60), "south": hospital(40), "west": hospital(80)}
+    result = choral.simulate(
+        Talkative("logistic", input_dim=3), clients=clients, rounds=1, local=LOCAL,
+        privacy={"mode": "record", "noise_multiplier": 8.0, "max_norm": 1.0},
+        aggregation=aggregation, encoding=grid or None, seed=3,
+    )  # fmt: skip
+    assert set(result.rounds[0]["metrics"]) == set()
+
+
 def test_an_epsilon_is_kept_and_each_client_finds_its_own_noise():
     result = run(privacy=choral.Privacy(epsilon=3.0, mode="record"))
     assert result.epsilon == result.privacy["planned_epsilon"] == 3.0
@@ -61,7 +84,9 @@ def test_an_epsilon_is_kept_and_each_client_finds_its_own_noise():
 def test_the_article_s_words_are_the_mode():
     block = {"dp_enabled": True, "noise_multiplier": 8.0, "max_grad_norm": 1.0}
     assert run(privacy=block).privacy["epsilon"] == run().privacy["epsilon"]
-    assert run(privacy={**block, "dp_enabled": False}).privacy["mode"] == "none"
+    off = run(privacy={**block, "dp_enabled": False}, evaluate=None, evaluate_clients=None)
+    assert off.privacy["mode"] == "none"
+    assert off.client_metrics  # as in any run without privacy
 
 
 def test_clients_are_weighed_by_their_records_and_their_noise_is_there():

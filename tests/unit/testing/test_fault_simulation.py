@@ -79,13 +79,13 @@ def test_all_kinds_of_faults_are_drawn():
 
 @contextmanager
 def early_receipts():
-    def settle(self):
+    def flush(self):
         self.send()
         if self._journal.waits:
             self.insist(self._journal.flush)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Outbox, "settle", settle)
+        patch.setattr(Outbox, "flush", flush)
         yield
 
 

@@ -65,12 +65,12 @@ def no_dedupe():
 
 
 def receipt_before_log():
-    def settle(self):
+    def flush(self):
         self.send()
         if self._journal.waits:
             self.insist(self._journal.flush)
 
-    return Parts(), patched(them=[(Outbox, "settle", settle)])
+    return Parts(), patched(them=[(Outbox, "flush", flush)])
 
 
 class Lazy(DiskBlobStore):
