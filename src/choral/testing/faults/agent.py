@@ -265,7 +265,8 @@ class Agent:
     def _train(self, token: bytes, plan: Plan, model: str, left: float) -> Waits:
         until = self.clock.monotonic() + left
         yield from self._download(token, model, until)
-        trained = self.clock.monotonic() + self.draws.between(0.0, self.field.schedule.slow)
+        slow = self.field.schedule.slow_at(self.engine.now)
+        trained = self.clock.monotonic() + self.draws.between(0.0, slow)
         if isinstance(plan.aggregation, Secure):
             yield from Part(self, token, plan, until=until, trained=trained).run()
             return

@@ -22,6 +22,10 @@ HORIZON_S: Final = 240.0
 BOUND_S: Final = 900.0
 """Virtual seconds in which a run commits all its rounds once nothing goes wrong any more."""
 
+IN_TIME_S: Final = 20.0
+"""Longest training once nothing goes wrong any more: where a round needs all of its clients, and
+they are late by chance, so is the end of the run."""
+
 FULL: Final = 0.06
 """Fraction of secure schedules that take the suite against an active server."""
 
@@ -97,6 +101,10 @@ class Schedule:
     def calm_s(self) -> float:
         """Virtual second from which nothing goes wrong any more."""
         return CALM_S if self.mode == "liveness" else math.inf
+
+    def slow_at(self, now: float) -> float:
+        """Return the longest training that begins at a virtual second."""
+        return self.slow if now < self.calm_s else min(self.slow, IN_TIME_S)
 
     @property
     def until_s(self) -> float:
