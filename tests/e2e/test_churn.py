@@ -199,9 +199,7 @@ def test_a_third_of_the_clients_is_killed_in_every_round(
     assert result["metrics"]["sum"] == pytest.approx(rounds, rel=1e-3)
     # 3 a round, but for those that were not back yet.
     assert kills >= (rounds if aggregation == "plain" else rounds / 3)
-    # Seconds of start-up, and of a machine that other tests keep busy: alone, 3.7 at the most.
-    assert back[len(back) // 2] < 5
-    assert back[int(0.95 * len(back))] < 10
+    assert back[int(0.95 * len(back))] < 5
 
 
 def test_two_thousand_rounds_leave_nothing_behind(federation, record_property):

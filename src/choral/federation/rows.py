@@ -8,7 +8,7 @@ from typing import Any, overload
 
 
 class Rows(Sequence[dict[str, Any]]):
-    """JSON objects, kept as text: a tenth of the memory, where there are thousands.
+    """JSON objects, kept as text: a third of the memory, where there are thousands.
 
     What is read is a copy; a float comes back as it was.
 
