@@ -199,7 +199,10 @@ def test_a_third_of_the_clients_is_killed_in_every_round(
     assert result["metrics"]["sum"] == pytest.approx(rounds, rel=1e-3)
     # 3 a round, but for those that were not back yet.
     assert kills >= (rounds if aggregation == "plain" else rounds / 3)
-    assert back[int(0.95 * len(back))] < 5
+    # A client says that it is back once it is given work. A secure round waits step by step for
+    # those that were killed, so there the next work may come late to one that is back for long.
+    if aggregation == "plain":
+        assert back[int(0.95 * len(back))] < 5
 
 
 def test_two_thousand_rounds_leave_nothing_behind(federation, record_property):
